@@ -1,0 +1,76 @@
+"""Errors a user can cause: each says what was got, what was wanted, and how to mend it.
+
+None derives from RuntimeError, KeyError or ValueError: ESPnet catches some of those
+and carries on, and a problem that was named once must not be lost on its way up.
+"""
+
+from __future__ import annotations
+
+
+class HKDError(Exception):
+    """A problem the user can mend.
+
+    Args:
+        problem: One sentence: what went wrong, with the name of the thing.
+        got: What was found.
+        wanted: What would have been right, with the valid names where there are few.
+        remedy: What to do about it, a command where there is one.
+    """
+
+    def __init__(
+        self,
+        problem: str,
+        *,
+        got: object = None,
+        wanted: object = None,
+        remedy: str | None = None,
+    ) -> None:
+        self.problem = problem
+        self.got = got
+        self.wanted = wanted
+        self.remedy = remedy
+        lines = [problem]
+        for label, value in (("got", got), ("wanted", wanted), ("remedy", remedy)):
+            if value is not None:
+                lines.append(f"  {label + ':':<8}{value}")
+        super().__init__("\n".join(lines))
+
+    def __reduce__(self):
+        # Keyword arguments survive the way from a worker process to its parent.
+        return _rebuild, (type(self), self.problem, self.got, self.wanted, self.remedy)
+
+
+def _rebuild(cls, problem, got, wanted, remedy):
+    return cls(problem, got=got, wanted=wanted, remedy=remedy)
+
+
+class ConfigError(HKDError):
+    """An option of the YAML or the command line has a value that cannot work."""
+
+
+class DataError(HKDError):
+    """A corpus, an audio file or a transcript is missing or not as it should be."""
+
+
+class PLMError(HKDError):
+    """A pre-trained language model cannot serve as teacher."""
+
+
+class StoreError(HKDError):
+    """A teacher store is missing, damaged, of another model or of another format."""
+
+
+class MissingTeacherError(StoreError):
+    """A teacher store lacks a transcript."""
+
+
+class AlignmentError(HKDError):
+    """Student tokens cannot be placed on the transcript."""
+
+
+class CheckpointError(HKDError):
+    """Weights, token list and configuration do not belong together."""
+
+
+class SearchError(HKDError):
+    """A decoding configuration asks for what this model cannot do."""
