@@ -12,13 +12,14 @@ configuration itself use `espnet_hkd.bin.configure`.
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import os
 import runpy
 import sys
 
 import espnet_hkd  # noqa: F401  (installs the import hook)
-from espnet_hkd.errors import ConfigError
+from espnet_hkd.errors import ConfigError, HKDError
 
 # How `--set` reaches the processes that multiprocessing spawns.
 _OVERRIDES = "_ESPNET_HKD_OVERRIDES"
@@ -31,25 +32,30 @@ _USAGE = (
 
 def main(arguments: list[str]) -> None:
     """Take our own options off the front and run the rest as python3 would."""
+    try:
+        runner, subject, rest = _prepare(arguments)
+    except HKDError as error:
+        sys.exit(f"espnet_hkd.run: {error}")
+    runner(subject, rest)
+
+
+def _prepare(arguments: list[str]):
     if arguments[:1] in (["-h"], ["--help"]):
         print(__doc__)
-        return
+        sys.exit()
     settings, arguments = _split_settings(arguments)
-    if settings:
-        os.environ[_OVERRIDES] = json.dumps(settings)
-        _install_overrides()
-    kind = arguments[0] if arguments else ""
-    if kind in ("-m", "-c"):
-        if len(arguments) < 2:
-            raise ConfigError(f"{kind} without argument", wanted=_USAGE)
-        subject, rest = arguments[1:2], arguments[2:]
-        (_run_module if kind == "-m" else _run_code)(subject[0], rest)
-    elif not kind or kind.startswith("-"):
-        raise ConfigError(
-            "nothing to run" if not kind else f"unknown option {kind}", wanted=_USAGE
-        )
-    else:
-        _run_script(kind, arguments[1:])
+    os.environ[_OVERRIDES] = json.dumps(settings)
+    _install_overrides()
+    runners = {"-m": _run_module, "-c": _run_code}
+    if arguments and arguments[0] in runners:
+        kind, *arguments = arguments
+        if not arguments:
+            raise ConfigError(f"{kind} without its argument", wanted=_USAGE)
+        return runners[kind], arguments[0], arguments[1:]
+    if not arguments or arguments[0].startswith("-"):
+        got = arguments[0] if arguments else "no program"
+        raise ConfigError("no program to run", got=got, wanted=_USAGE)
+    return _run_script, arguments[0], arguments[1:]
 
 
 def _split_settings(arguments: list[str]) -> tuple[list[str], list[str]]:
@@ -65,14 +71,16 @@ def _split_settings(arguments: list[str]) -> tuple[list[str], list[str]]:
 
 
 def _install_overrides() -> None:
-    if os.environ.get(_OVERRIDES):
+    settings = json.loads(os.environ[_OVERRIDES])
+    if settings:
         from espnet_hkd import overrides
 
-        overrides.install(json.loads(os.environ[_OVERRIDES]))
+        overrides.install(settings)
 
 
 def _run_module(name: str, arguments: list[str]) -> None:
-    sys.argv = [name, *arguments]
+    spec = importlib.util.find_spec(name)
+    sys.argv = [(spec and spec.origin) or name, *arguments]
     # With alter_sys the program would become `__main__`, and processes that
     # multiprocessing spawns would import it instead of this file: our classes would
     # be unknown there.
