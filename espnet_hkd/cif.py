@@ -1,0 +1,445 @@
+"""Continuous integrate-and-fire: weigh frames, cut the running sum into tokens.
+
+Dong and Xu, "CIF: Continuous Integrate-and-Fire for End-to-End Speech Recognition",
+ICASSP 2020 (arXiv 1905.11235), section 3, with the firing threshold and the debt it
+leaves as in the published CIF-HieraDist code.
+
+Letters: B utterances, T frames, U tokens, D width, P pairs of a frame and a token.
+
+Lay the weights of an utterance end to end on a line. Frame t covers the stretch from
+S_{t-1} to S_t, token k the stretch from k-1 to k, and token k is the sum of the frames,
+each weighed by how much of the token it covers. Walking along the line passes one
+(frame, token) pair after the other, T + U of them at most, sorted by frame and by token
+at once. So one list of pairs serves both directions: read by token it sums frames into
+tokens, read by frame it sums the tokens' gradients into the frames', and both are
+`embedding_bag`, which reads every frame once and holds nothing of size T x U.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from espnet_hkd.errors import ConfigError
+
+# Below this sum an utterance says nothing about where its tokens are.
+SILENCE = 1e-6
+
+
+@dataclass(frozen=True)
+class FiredTokens:
+    """Tokens integrated from frames.
+
+    Attributes:
+        states: (B, U, D) in the dtype of the frames, 0 beyond an utterance's tokens.
+        lengths: (B,) int64, number of tokens.
+        mass: (B,) sum of the weights as given, before any scaling; float32 or better.
+        ends: (B, U) float32, fractional frame at which each token is complete, where
+            frame t covers [t, t + 1); 0 beyond the tokens. Carries no gradient.
+    """
+
+    states: Tensor
+    lengths: Tensor
+    mass: Tensor
+    ends: Tensor
+
+
+def integrate_and_fire(
+    hidden: Tensor,
+    weights: Tensor,
+    lengths: Tensor,
+    *,
+    targets: Tensor | None = None,
+    max_tokens: int | None = None,
+    threshold: float = 1.0,
+    tail: float = 0.5,
+) -> FiredTokens:
+    """Integrate frames into tokens of mass 1.
+
+    With S_t the running sum of the weights, t_k the first frame where S_t reaches
+    k - (1 - threshold), and F(k) = sum_{s <= t_k} w_s h_s + (k - S_{t_k}) h_{t_k},
+    token k is F(k) - F(k - 1). Several tokens may fire in one frame; a threshold below
+    1 fires early and carries the debt on.
+
+    Sums run in float64, states in float32 or better, whatever the autocast state. An
+    utterance's tokens depend neither on its padding, which may hold anything, nor on
+    the other utterances. Gradients to `hidden` and `weights` are exact; a second
+    derivative raises RuntimeError. Waits for the device once, for U; never if
+    `max_tokens` is given.
+
+    Args:
+        hidden: (B, T, D) frames.
+        weights: (B, T) mass of each frame, not negative; ignored on padding.
+        lengths: (B,) number of valid frames.
+        targets: (B,) number of tokens wanted, as in training. The weights are scaled
+            to sum to it, and exactly so many tokens come out. An utterance whose
+            weights sum to less than 1e-6 is divided evenly, without gradient to its
+            weights; one without frames gets tokens that are 0.
+        max_tokens: Makes U exactly this; tokens beyond it are dropped.
+        threshold: Mass at which a token fires, in (0.5, 1].
+        tail: Without `targets`, mass in [0, 1] that the rest after the last firing must
+            exceed to become one more token, divided by that mass. At 1 it never does.
+
+    Returns:
+        FiredTokens. An utterance where nothing fires has length 0.
+
+    Raises:
+        ConfigError: `threshold` or `tail` is out of range.
+
+    Example:
+        >>> weights = torch.tensor([[0.4, 0.6, 0.5, 0.5]])
+        >>> fired = integrate_and_fire(torch.eye(4)[None], weights, torch.tensor([4]))
+        >>> fired.states[0, 0]
+        tensor([0.4000, 0.6000, 0.0000, 0.0000])
+        >>> fired.ends
+        tensor([[2., 4.]])
+    """
+    _check_options(threshold, tail)
+    assert weights.shape == hidden.shape[:2], (weights.shape, hidden.shape)
+    with torch.autocast(hidden.device.type, enabled=False):
+        valid = _valid_frames(lengths, hidden.size(1))
+        reached = torch.where(valid, weights.double(), 0.0).cumsum(1)  # (B, T)
+        mass = reached[:, -1]
+        if targets is not None:
+            reached = _scale(reached, targets, lengths)
+        fired = _count_firings(reached, threshold)
+        if targets is not None:
+            tokens, cut = targets.long(), reached
+        else:
+            tokens, cut = _append_tail(reached, fired, tail)
+        if max_tokens is None:
+            max_tokens = int(tokens.max())
+        tokens = tokens.clamp(max=max_tokens)
+        pairs = _pair_up(cut, fired, tokens, valid, max_tokens)
+        states = _SumFrames.apply(hidden.flatten(0, 1), *pairs)
+        states = states.view(hidden.size(0), max_tokens, hidden.size(2))
+        ends = _token_ends(pairs, reached.detach(), fired, tokens, lengths)
+    return FiredTokens(states, tokens, mass.to(_at_least_float32(weights)), ends)
+
+
+def _check_options(threshold: float, tail: float) -> None:
+    if not 0.5 < threshold <= 1.0:
+        raise ConfigError(
+            "threshold of the CIF is out of range",
+            got=threshold,
+            wanted="0.5 < threshold <= 1",
+            remedy="set decoder_conf.threshold (published 0.99, default 1.0)",
+        )
+    if not 0.0 <= tail <= 1.0:
+        raise ConfigError(
+            "tail of the CIF is out of range",
+            got=tail,
+            wanted="0 <= tail <= 1, where 1 drops every rest",
+            remedy="set decoder_conf.tail (default 0.5)",
+        )
+
+
+def _valid_frames(lengths: Tensor, frames: int) -> Tensor:
+    """(B, T) bool, true before an utterance's length."""
+    return torch.arange(frames, device=lengths.device) < lengths[:, None]
+
+
+def _at_least_float32(x: Tensor) -> torch.dtype:
+    return torch.promote_types(x.dtype, torch.float32)
+
+
+def _before(x: Tensor) -> Tensor:
+    """Each frame's predecessor along the last axis, 0 for the first."""
+    return F.pad(x, (1, 0))[..., :-1]
+
+
+def _scale(reached: Tensor, targets: Tensor, lengths: Tensor) -> Tensor:
+    """Stretch running sums (B, T) to end at `targets` (B,), in exact equality."""
+    mass = reached[:, -1:]
+    silent = mass < SILENCE
+    # Dividing first: x / x is exactly 1, so the last token is complete at the last
+    # frame with any weight whatever the rounding before it.
+    scaled = reached / torch.where(silent, 1.0, mass) * targets[:, None]
+    frames = torch.arange(1, reached.size(1) + 1, device=reached.device).double()
+    even = torch.minimum(frames, lengths[:, None]) / lengths[:, None].clamp(min=1)
+    return torch.where(silent, even * targets[:, None], scaled)
+
+
+def _count_firings(reached: Tensor, threshold: float) -> Tensor:
+    """(B, T) int64: number of tokens complete once each frame is over."""
+    fired = (reached.detach() + (1 - threshold)).floor().long()
+    # A parallel running sum may dip by a rounding error; a firing is never taken back.
+    return fired.cummax(1).values
+
+
+def _append_tail(reached: Tensor, fired: Tensor, tail: float) -> tuple[Tensor, Tensor]:
+    """Count tokens (B,) at inference, stretching a sufficient rest to a whole token."""
+    whole = fired[:, -1:]
+    rest = reached[:, -1:] - whole
+    flush = rest > tail
+    stretched = whole + (reached - whole) / torch.where(flush, rest, 1.0)
+    reached = torch.where(flush & (fired == whole), stretched, reached)
+    return (whole + flush).squeeze(1), reached
+
+
+class _Pairs(NamedTuple):
+    """The (frame, token) pairs of a batch, in the order of frames and of tokens.
+
+    P is B * (T + U), an upper bound; surplus pairs come last, in a bag of their own.
+    """
+
+    share: Tensor  # (P,) float64: how much of the token the frame covers
+    frame: Tensor  # (P,) row of the frame among B * T
+    token: Tensor  # (P,) row of the token among B * U, B * U for surplus pairs
+    frame_starts: Tensor  # (B * T + 1,) first pair of each frame, then of the surplus
+    token_starts: Tensor  # (B * U + 1,) first pair of each token, then of the surplus
+
+
+def _pair_up(
+    reached: Tensor, fired: Tensor, tokens: Tensor, valid: Tensor, slots: int
+) -> _Pairs:
+    """List the pairs of a batch.
+
+    Args:
+        reached: (B, T) end of each frame on the line of masses.
+        fired: (B, T) number of tokens complete once each frame is over.
+        tokens: (B,) number of tokens to make.
+        valid: (B, T) which frames are not padding.
+        slots: U.
+    """
+    batch, frames = reached.shape
+    device = reached.device
+    tokens = tokens[:, None]
+    # Token in which each frame begins and ends; frames after the last token have none.
+    first = _before(fired)
+    last = torch.minimum(fired, tokens - 1)
+    used = valid & (first < tokens)
+    count = torch.where(used, last - first + 1, 0).flatten()
+    stop = count.cumsum(0)
+    start = stop - count
+
+    total = batch * (frames + slots)
+    # A pair's frame is the number of frames that stopped before it.
+    stops = torch.zeros(total + 1, dtype=torch.long, device=device)
+    stops.scatter_add_(0, stop, torch.ones_like(stop))
+    frame = stops.cumsum(0)[:total].clamp(max=batch * frames - 1)
+    pair = torch.arange(total, device=device)
+    row = first + slots * torch.arange(batch, device=device)[:, None]
+    token = (row.flatten() - start)[frame] + pair
+    token = torch.where(pair < stop[-1], token, batch * slots)
+    sizes = torch.zeros(batch * slots + 1, dtype=torch.long, device=device)
+    sizes.scatter_add_(0, token, torch.ones_like(token))
+
+    # A frame covers all of a token but what lies before its start and after its end.
+    # Frames that end with the last token or beyond it end exactly there.
+    end = torch.where(fired < tokens, reached, tokens.double())
+    head = torch.where(used, first - _before(end), 0.0).flatten()
+    rest = torch.where(used, end - last - 1, 0.0).flatten()
+    share = torch.ones(total, dtype=torch.double, device=device)
+    share = share.scatter_add(0, start, head)
+    share = share.scatter_add(0, (stop - 1).clamp(min=0), rest)
+    return _Pairs(
+        share,
+        frame,
+        token,
+        torch.cat([start, stop[-1:]]),
+        sizes.cumsum(0) - sizes,
+    )
+
+
+class _SumFrames(torch.autograd.Function):
+    """A sparse matrix of shares (B * U, B * T) times frames (B * T, D)."""
+
+    @staticmethod
+    def forward(ctx, hidden, share, frame, token, frame_starts, token_starts):
+        ctx.save_for_backward(hidden, share, frame, token, frame_starts, token_starts)
+        wide = hidden.to(_at_least_float32(hidden))
+        states = _sum_bags(wide, frame, token_starts, share)
+        return states.to(hidden.dtype)
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx, grad):
+        hidden, share, frame, token, frame_starts, token_starts = ctx.saved_tensors
+        grad = grad.to(_at_least_float32(hidden)).contiguous()
+        grad_hidden = grad_share = None
+        if grad.numel() == 0:
+            return torch.zeros_like(hidden), torch.zeros_like(share), *[None] * 4
+        # What surplus pairs bring lands in their own bag or is never looked at.
+        token = token.clamp(max=grad.size(0) - 1)
+        if ctx.needs_input_grad[1]:
+            # The product of each pair's frame and token gradient; autograd's own
+            # kernel for embedding_bag, which has no public name.
+            products = torch.ops.aten._embedding_bag_per_sample_weights_backward
+            wide = hidden.to(grad.dtype)
+            grad_share = products(grad, wide, frame, token_starts, token, 0).double()
+        if ctx.needs_input_grad[0]:
+            grad_hidden = _sum_bags(grad, token, frame_starts, share).to(hidden.dtype)
+        return grad_hidden, grad_share, *[None] * 4
+
+
+def _sum_bags(rows: Tensor, index: Tensor, starts: Tensor, share: Tensor) -> Tensor:
+    """Sum of share * rows[index] from each start to the next, surplus left out."""
+    share = share.to(rows.dtype)
+    bags = F.embedding_bag(index, rows, starts, mode="sum", per_sample_weights=share)
+    return bags[:-1]
+
+
+@torch.no_grad()
+def _token_ends(
+    pairs: _Pairs, reached: Tensor, fired: Tensor, tokens: Tensor, lengths: Tensor
+) -> Tensor:
+    """(B, U) float32: fractional frame at which each token is complete."""
+    batch, frames = reached.shape
+    device = reached.device
+    # The last pair of a token holds the frame in which it fires.
+    frame = pairs.frame[pairs.token_starts[1:] - 1].view(batch, -1)
+    frame = frame - frames * torch.arange(batch, device=device)[:, None]
+    number = torch.arange(frame.size(1), device=device)
+    within = frame.clamp(0, frames - 1)
+    start = _before(reached).gather(1, within)
+    weight = reached.gather(1, within) - start
+    part = (number + 1 - start) / weight.clamp(min=torch.finfo(weight.dtype).tiny)
+    ends = frame + part.clamp(max=1)
+    # A tail, whose firing never came, takes all that is left of the utterance.
+    ends = torch.where(number < fired[:, -1:], ends, lengths[:, None].double())
+    ends = torch.minimum(ends, lengths[:, None])
+    return torch.where(number < tokens[:, None], ends, 0.0).float()
+
+
+def integrate_and_fire_reference(
+    hidden: Tensor,
+    weights: Tensor,
+    lengths: Tensor,
+    *,
+    targets: Tensor | None = None,
+    max_tokens: int | None = None,
+    threshold: float = 1.0,
+    tail: float = 0.5,
+) -> FiredTokens:
+    """`integrate_and_fire` by plain loops, for tests and readers.
+
+    Same arguments, results and gradients. Everything runs in float64, an utterance and
+    a token at a time, as the definition says.
+    """
+    _check_options(threshold, tail)
+    results = [
+        _integrate_utterance(
+            hidden[b, :length].double(),
+            weights[b, :length].double(),
+            None if targets is None else int(targets[b]),
+            threshold,
+            tail,
+        )
+        for b, length in enumerate(lengths.tolist())
+    ]
+    counts = [len(ends) for _, ends, _ in results]
+    slots = max(counts) if max_tokens is None else max_tokens
+    states = hidden.new_zeros(len(results), slots, hidden.size(2), dtype=torch.double)
+    ends = torch.zeros(len(results), slots, device=hidden.device)
+    for b, (vectors, times, _) in enumerate(results):
+        for k in range(min(len(times), slots)):
+            states[b, k] = vectors[k]
+            ends[b, k] = times[k]
+    mass = torch.stack([total for _, _, total in results])
+    return FiredTokens(
+        states.to(hidden.dtype),
+        torch.tensor(counts, device=hidden.device).clamp(max=slots),
+        mass.to(_at_least_float32(weights)),
+        ends,
+    )
+
+
+def _integrate_utterance(
+    hidden: Tensor, weights: Tensor, target: int | None, threshold: float, tail: float
+) -> tuple[list[Tensor], list[float], Tensor]:
+    """Tokens, their ends, and the mass of one utterance: (T, D), (T,) float64."""
+    frames = len(weights)
+    mass = weights.sum()
+    if target is not None and frames == 0:
+        return [hidden.sum(0)] * target, [0.0] * target, mass
+    if target is not None and mass < SILENCE:
+        weights = torch.full_like(weights, target / frames)
+    elif target is not None:
+        weights = weights * target / mass
+
+    sums = [weights.new_zeros(())]  # S_{t-1} is sums[t], S_t is sums[t + 1]
+    for weight in weights:
+        sums.append(sums[-1] + weight)
+
+    def integral(frame: int, position: float | Tensor) -> Tensor:
+        """The integral up to `position` on the line of masses, which `frame` covers."""
+        before = sum((weights[s] * hidden[s] for s in range(frame)), 0 * hidden.sum(0))
+        return before + (position - sums[frame]) * hidden[frame]
+
+    tokens, ends, done = [], [], 0 * hidden.sum(0)
+    for frame in range(frames):
+        while sums[frame + 1] >= len(tokens) + 1 - (1 - threshold):
+            if len(tokens) == target:
+                break
+            number = len(tokens) + 1
+            upto = integral(frame, number)
+            part = float((number - sums[frame].detach()) / weights[frame].detach())
+            tokens.append(upto - done)
+            ends.append(frame + min(part, 1.0))
+            done = upto
+    rest = sums[-1] - len(tokens)
+    if target is not None and len(tokens) < target:
+        # Rounding kept the last sum below the target.
+        tokens.append(integral(frames - 1, sums[-1]) - done)
+        ends.append(float(frames))
+    elif target is None and frames and rest > tail:
+        tokens.append((integral(frames - 1, sums[-1]) - done) / rest)
+        ends.append(float(frames))
+    return tokens, ends, mass
+
+
+class WeightPredictor(nn.Module):
+    """Predict how much of a token each frame carries.
+
+    A convolution over three frames, dropout, a linear layer and a sigmoid, as in the
+    published code, whose weights start at 0.5 where about 0.28 is needed; here they
+    start at `initial_weight`.
+
+    Args:
+        size: D, width of the frames.
+        initial_weight: Mean weight of a fresh predictor, in (0, 1): the tokens per
+            encoder frame of the training data.
+        dropout_rate: Dropout before the linear layer.
+
+    Raises:
+        ConfigError: `initial_weight` is out of range.
+    """
+
+    def __init__(
+        self, size: int, *, initial_weight: float = 0.25, dropout_rate: float = 0.2
+    ) -> None:
+        super().__init__()
+        if not 0.0 < initial_weight < 1.0:
+            raise ConfigError(
+                "initial_weight of the CIF is out of range",
+                got=initial_weight,
+                wanted="0 < initial_weight < 1",
+                remedy="set decoder_conf.initial_weight to tokens per encoder frame",
+            )
+        self.conv = nn.Conv1d(size, size, 3, padding=1)
+        self.dropout = nn.Dropout(dropout_rate)
+        self.linear = nn.Linear(size, 1)
+        # Small enough that the bias alone decides where the weights start.
+        nn.init.xavier_uniform_(self.linear.weight, gain=0.1)
+        nn.init.constant_(
+            self.linear.bias, math.log(initial_weight / (1 - initial_weight))
+        )
+
+    def forward(self, hidden: Tensor, lengths: Tensor) -> Tensor:
+        """Weights (B, T) in [0, 1], 0 on padding, of frames (B, T, D).
+
+        `lengths` (B,) counts valid frames; padding may hold anything. Weights of half
+        precision frames are float32: their sum over an utterance counts its tokens.
+        """
+        valid = _valid_frames(lengths, hidden.size(1))
+        hidden = hidden.masked_fill(~valid[..., None], 0.0)
+        mixed = self.conv(hidden.transpose(1, 2)).transpose(1, 2)  # (B, T, D)
+        logits = self.linear(self.dropout(mixed)).squeeze(-1)
+        weights = logits.to(_at_least_float32(logits)).sigmoid()
+        return weights.masked_fill(~valid, 0.0)
