@@ -1,0 +1,1 @@
+# Settings of one site: sourced last by path.sh, empty as it comes.

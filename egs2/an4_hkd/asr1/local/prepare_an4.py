@@ -1,0 +1,336 @@
+#!/usr/bin/env python3
+"""Write the Kaldi-style sets of AN4 (text, wav.scp, utt2spk, spk2utt).
+
+Two layouts are read: CMU's own (etc/an4_{train,test}.transcription and wav/ with
+.sph, .wav or .flac files), whose training part is split as ESPnet's egs2/an4 does
+(the first utterances, sorted, are the dev set), and Kaldi-style sets whose wav.scp
+holds paths relative to the corpus folder. Everything is checked, audio headers
+included, before the first file is written.
+"""
+
+from __future__ import annotations
+
+import argparse
+import re
+import sys
+from collections import defaultdict
+from dataclasses import dataclass
+from pathlib import Path
+
+from espnet_hkd.errors import DataError, HKDError
+
+AUDIO_FOLDERS = {"train": "an4_clstk", "test": "an4test_clstk"}
+AUDIO_SUFFIXES = (".sph", ".wav", ".flac")
+TRANSCRIPTION = re.compile(r"^(?:<s>\s*)?(?P<text>.*?)(?:\s*</s>)?\s*\((?P<id>\S+)\)$")
+LAYOUTS = (
+    "etc/an4_train.transcription with wav/an4_clstk (CMU's layout), "
+    "or Kaldi-style sets train_nodev, train_dev, test"
+)
+
+
+@dataclass(frozen=True)
+class Utterance:
+    """One recording: its id, speaker, transcript and audio (a path or a pipe)."""
+
+    id: str
+    speaker: str
+    text: str
+    audio: str
+
+
+def get_parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        description=__doc__.partition("\n")[0],
+        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+    )
+    parser.add_argument("corpus", type=Path, help="folder of AN4, in either layout")
+    parser.add_argument("out", type=Path, help="folder the sets are written to")
+    parser.add_argument("--ndev", type=int, default=100, help="utterances of train_dev")
+    parser.add_argument("--fs", type=int, default=16000, help="wanted sampling rate")
+    parser.add_argument(
+        "--sets",
+        nargs="+",
+        default=["train_nodev", "train_dev", "test"],
+        help="sets of a Kaldi-style corpus, the training set first",
+    )
+    parser.add_argument(
+        "--skip_untranscribed",
+        action="store_true",
+        help="leave out audio without transcript (ESPnet's mini AN4 has one such file)",
+    )
+    return parser
+
+
+def find_layout(corpus: Path, sets: list[str]) -> tuple[str, Path]:
+    """The layout ("cmu" or "kaldi") and the folder it starts from."""
+    if not corpus.is_dir():
+        raise DataError(
+            f"The AN4 folder {corpus} does not exist",
+            wanted=f"a folder with {LAYOUTS}",
+            remedy="AN4=DIR ./run.sh, or no AN4 at all for ESPnet's mini AN4",
+        )
+    for folder in (corpus, corpus / "an4"):
+        if (folder / "etc" / "an4_train.transcription").is_file():
+            return "cmu", folder
+    if any((corpus / name / "text").is_file() for name in sets):
+        return "kaldi", corpus
+    found = ", ".join(sorted(path.name for path in corpus.iterdir())[:8])
+    raise DataError(
+        f"The folder {corpus} is not laid out like AN4",
+        got=found or "an empty folder",
+        wanted=LAYOUTS,
+        remedy="unpack an4_sphere.tar.gz and give its folder an4",
+    )
+
+
+def read_lines(path: Path) -> list[str]:
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise DataError(
+            f"{path} cannot be read", got=error, remedy="fetch the corpus again"
+        ) from error
+    return [line.strip() for line in lines if line.strip()]
+
+
+def some(names: list[str]) -> str:
+    """The first few of many names."""
+    shown = ", ".join(sorted(names)[:3])
+    return shown if len(names) <= 3 else f"{shown} and {len(names) - 3} more"
+
+
+def read_cmu_part(
+    root: Path, part: str, *, skip_untranscribed: bool = False
+) -> list[Utterance]:
+    """The utterances of one transcription file, sorted by id.
+
+    CMU's names are prompt-speaker-take; ids begin with the speaker, as Kaldi wants.
+    """
+    folder = root / "wav" / AUDIO_FOLDERS[part]
+    audio: dict[str, Path] = {}
+    for suffix in AUDIO_SUFFIXES:
+        for path in folder.rglob(f"*{suffix}"):
+            audio.setdefault(path.stem, path)
+    source = root / "etc" / f"an4_{part}.transcription"
+    utterances, absent = [], []
+    for line in read_lines(source):
+        match = TRANSCRIPTION.match(line)
+        names = match["id"].split("-") if match else []
+        if len(names) != 3:
+            raise DataError(
+                f"{source} has a line that is no AN4 transcript",
+                got=repr(line),
+                wanted="WORDS (prompt-speaker-take)",
+                remedy="fetch the corpus again",
+            )
+        prompt, speaker, take = names
+        path = audio.pop(match["id"], None)
+        if path is None:
+            absent.append(match["id"])
+            continue
+        id = f"{speaker}-{prompt}-{take}"
+        utterances.append(Utterance(id, speaker, match["text"], str(path.resolve())))
+    if absent:
+        raise DataError(
+            f"{len(absent)} transcripts of {source} have no audio: the corpus is "
+            "not complete",
+            got=some(absent),
+            wanted=f"a {', '.join(AUDIO_SUFFIXES)} file for each under {folder}",
+            remedy="fetch the corpus again",
+        )
+    if audio and not skip_untranscribed:
+        raise DataError(
+            f"{len(audio)} audio files under {folder} have no transcript: the corpus "
+            "is not complete",
+            got=some(list(audio)),
+            wanted=f"a line in {source} for each",
+            remedy="fetch the corpus again",
+        )
+    return sorted(utterances, key=lambda utterance: utterance.id)
+
+
+def read_cmu(
+    root: Path, ndev: int, *, skip_untranscribed: bool = False
+) -> dict[str, list[Utterance]]:
+    """The sets of ESPnet's egs2/an4: the first `ndev` training utterances are dev."""
+    train = read_cmu_part(root, "train", skip_untranscribed=skip_untranscribed)
+    test = read_cmu_part(root, "test", skip_untranscribed=skip_untranscribed)
+    if len(train) <= ndev:
+        raise DataError(
+            f"The dev set would take all {len(train)} training utterances of {root}",
+            wanted=f"more than {ndev} training utterances",
+            remedy="fetch the corpus again, or make the dev set smaller with --ndev",
+        )
+    return {
+        "train_nodev": train[ndev:],
+        "train_dev": train[:ndev],
+        "test": test,
+    }
+
+
+def read_table(path: Path) -> dict[str, str]:
+    """A Kaldi table: id, white space, value (possibly empty)."""
+    table: dict[str, str] = {}
+    for line in read_lines(path):
+        id, _, value = line.partition(" ")
+        if id in table:
+            raise DataError(
+                f"{path} has the utterance {id} twice", remedy="remove one of them"
+            )
+        table[id] = value.strip()
+    return table
+
+
+def read_kaldi_set(root: Path, name: str) -> list[Utterance]:
+    """One set of a Kaldi-style corpus; audio paths are relative to `root`."""
+    folder = root / name
+    tables = {}
+    for file in ("text", "wav.scp", "utt2spk"):
+        if not (folder / file).is_file():
+            raise DataError(
+                f"The set {folder} is not complete",
+                got=f"no file {file}",
+                wanted="text, wav.scp and utt2spk",
+                remedy="fetch the corpus again",
+            )
+        tables[file] = read_table(folder / file)
+    texts = tables["text"]
+    for file in ("wav.scp", "utt2spk"):
+        odd = texts.keys() ^ tables[file].keys()
+        if odd:
+            raise DataError(
+                f"text and {file} of {folder} name different utterances: the set is "
+                "not complete",
+                got=f"only in one of them: {some(list(odd))}",
+                wanted="the same ids in both",
+                remedy="fetch the corpus again",
+            )
+    return [
+        Utterance(id, tables["utt2spk"][id], texts[id], locate(root, audio))
+        for id, audio in sorted(tables["wav.scp"].items())
+    ]
+
+
+def locate(root: Path, audio: str) -> str:
+    """A pipe as it is, a path made absolute."""
+    return audio if audio.endswith("|") else str((root / audio).resolve())
+
+
+def check_utterances(utterances: list[Utterance], fs: int) -> None:
+    """Refuse what would fail, or do harm unseen, many stages later."""
+    import soundfile
+
+    for utterance in utterances:
+        if not utterance.text.strip():
+            raise DataError(
+                f"The transcript of {utterance.id} is empty",
+                remedy="write down what is said, or remove the utterance",
+            )
+        audio = utterance.audio
+        if audio.endswith("|"):
+            continue
+        if any(character.isspace() for character in audio):
+            raise DataError(
+                "Kaldi's wav.scp cannot hold a path with a space",
+                got=repr(audio),
+                remedy="move the corpus, or give it by a link without spaces",
+            )
+        try:
+            info = soundfile.info(audio)
+        except (OSError, RuntimeError) as error:
+            size = Path(audio).stat().st_size if Path(audio).is_file() else None
+            raise DataError(
+                f"The audio of {utterance.id} cannot be read: {audio}",
+                got={None: "no such file", 0: "an empty file"}.get(size, error),
+                wanted="an uncompressed .sph, .wav or .flac file",
+                remedy="fetch the corpus again",
+            ) from error
+        if info.frames == 0:
+            raise DataError(
+                f"The audio of {utterance.id} holds no samples: {audio}",
+                remedy="fetch the corpus again",
+            )
+        if info.samplerate < fs or info.channels != 1:
+            raise DataError(
+                f"The audio of {utterance.id} does not fit this recipe: {audio}",
+                got=f"{info.samplerate} Hz, {info.channels} channel(s)",
+                wanted=f"{fs} Hz or more, one channel",
+                remedy="give another corpus; for narrow-band speech train with "
+                '--fs 8k --local_data_opts "--fs 8000"',
+            )
+
+
+def write_set(folder: Path, utterances: list[Utterance]) -> None:
+    """The four files of a Kaldi-style set, sorted bytewise as LC_ALL=C sorts."""
+    speakers = defaultdict(list)
+    for utterance in utterances:
+        speakers[utterance.speaker].append(utterance.id)
+    tables = {
+        "text": {each.id: each.text for each in utterances},
+        "wav.scp": {each.id: each.audio for each in utterances},
+        "utt2spk": {each.id: each.speaker for each in utterances},
+        "spk2utt": {name: " ".join(sorted(ids)) for name, ids in speakers.items()},
+    }
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, table in tables.items():
+        lines = [f"{key} {table[key]}\n" for key in sorted(table)]
+        (folder / name).write_text("".join(lines), encoding="utf-8")
+
+
+def words_never_seen(sets: dict[str, list[Utterance]]) -> dict[str, list[str]]:
+    """For each later set, its words that the first, the training set, lacks."""
+    train, *others = sets
+    seen = {word for each in sets[train] for word in each.text.split()}
+    return {
+        name: sorted({word for each in sets[name] for word in each.text.split()} - seen)
+        for name in others
+    }
+
+
+def prepare(
+    corpus: Path,
+    out: Path,
+    *,
+    sets: list[str],
+    ndev: int = 100,
+    fs: int = 16000,
+    skip_untranscribed: bool = False,
+) -> dict[str, list[Utterance]]:
+    """Read, check and write all sets.
+
+    Raises:
+        DataError: The corpus is missing, incomplete, laid out in another way, or its
+            audio does not fit; nothing has been written then.
+    """
+    layout, root = find_layout(corpus, sets)
+    if layout == "cmu":
+        found = read_cmu(root, ndev, skip_untranscribed=skip_untranscribed)
+    else:
+        found = {name: read_kaldi_set(root, name) for name in sets}
+    for utterances in found.values():
+        check_utterances(utterances, fs)
+    for name, utterances in found.items():
+        write_set(out / name, utterances)
+    return found
+
+
+def main(argv: list[str] | None = None) -> int:
+    args = get_parser().parse_args(argv)
+    try:
+        sets = prepare(**vars(args))
+    except HKDError as error:
+        print(f"{Path(__file__).name}: {error}", file=sys.stderr)
+        return 1
+    for name, utterances in sets.items():
+        print(f"{args.out / name}: {len(utterances)} utterances")
+    for name, words in words_never_seen(sets).items():
+        if words:
+            print(
+                f"{name} has words that training never shows, so that a word model "
+                f"cannot produce them: {' '.join(words)}"
+            )
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
