@@ -1,0 +1,462 @@
+"""The CIF decoder: integrates encoder frames into tokens and names them one by one.
+
+Letters: B utterances, T encoder frames, U target tokens (end-of-sentence included),
+D model width, V vocabulary, N hypotheses of a beam search.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any, NamedTuple
+
+import torch
+from espnet2.asr.decoder.abs_decoder import AbsDecoder
+from espnet2.legacy.nets.pytorch_backend.transformer.attention import (
+    MultiHeadedAttention,
+)
+from espnet2.legacy.nets.pytorch_backend.transformer.embedding import (
+    PositionalEncoding,
+)
+from espnet2.legacy.nets.pytorch_backend.transformer.positionwise_feed_forward import (
+    PositionwiseFeedForward,
+)
+from espnet2.legacy.nets.scorer_interface import BatchScorerInterface
+
+from espnet_hkd.cif import FiredTokens, WeightPredictor, integrate_and_fire
+from espnet_hkd.errors import ConfigError, SearchError
+
+# A large finite number: added up over many steps it can never become NaN.
+FORBIDDEN = -1.0e10
+
+
+class DecoderOutput(NamedTuple):
+    """One pass of the decoder over whole sentences.
+
+    Attributes:
+        logits: (B, U, V).
+        merged: (B, U, D), decoder state and CIF vector merged; what linguistic
+            distillation teaches and what the vocabulary projection reads.
+        fired: The integration; `fired.states` is what acoustic distillation teaches.
+    """
+
+    logits: torch.Tensor
+    merged: torch.Tensor
+    fired: FiredTokens
+
+
+class CausalLayer(torch.nn.Module):
+    """Pre-norm Transformer layer of causal self-attention and feed-forward only."""
+
+    def __init__(
+        self, size: int, attention_heads: int, linear_units: int, dropout_rate: float
+    ) -> None:
+        super().__init__()
+        self.norm_attn = torch.nn.LayerNorm(size)
+        self.self_attn = MultiHeadedAttention(attention_heads, size, dropout_rate)
+        self.norm_ff = torch.nn.LayerNorm(size)
+        self.feed_forward = PositionwiseFeedForward(size, linear_units, dropout_rate)
+        self.dropout = torch.nn.Dropout(dropout_rate)
+
+    def forward(self, x: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+        """Map x (B, U, D) under mask (1, U, U), true where attention is allowed."""
+        h = self.norm_attn(x)
+        x = x + self.dropout(self.self_attn(h, h, h, mask))
+        return x + self.dropout(self.feed_forward(self.norm_ff(x)))
+
+    def step(
+        self, x: torch.Tensor, past: torch.Tensor | None
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Map one position; keys and values of earlier positions are not recomputed.
+
+        Args:
+            x: (N, 1, D).
+            past: (N, 2, H, u, D / H) keys and values so far, None at the first step.
+
+        Returns:
+            The output (N, 1, D) and the keys and values (N, 2, H, u + 1, D / H).
+        """
+        attn = self.self_attn
+        h = self.norm_attn(x)
+        query, key, value = attn.forward_qkv(h, h, h)
+        present = torch.stack([key, value], dim=1)
+        if past is not None:
+            present = torch.cat([past, present], dim=3)
+        key, value = present.unbind(1)
+        scores = query @ key.transpose(-2, -1) / math.sqrt(attn.d_k)
+        x = x + attn.forward_attention(value, scores, None)
+        return x + self.feed_forward(self.norm_ff(x)), present
+
+
+class CIFDecoder(AbsDecoder, BatchScorerInterface):
+    """CIF and autoregressive decoder in one ("hkd_cif_transformer").
+
+    Han et al., INTERSPEECH 2023 (arXiv 2301.13003), figure 1; CIF after Dong & Xu,
+    ICASSP 2020 (arXiv 1905.11235). Token u is named from the integrated vector c_u
+    and a causal self-attention over what was said before; there is no attention to
+    the encoder. Because the CIF sits inside the decoder, ESPnet's beam search needs
+    no special case: the length of every hypothesis follows from the scores.
+
+    Args:
+        vocab_size: V.
+        encoder_output_size: D.
+        num_blocks: Self-attention layers.
+        attention_heads: Heads of each layer.
+        linear_units: Width of the feed-forward layers.
+        dropout_rate: On residuals, attention, activations and the weight predictor.
+        threshold: Accumulated weight at which a token fires, in (0.5, 1].
+        tail: Residual weight above which the utterance's end fires once more, in
+            [0, 1]; 1 means never. Used in decoding and for the statistic
+            `count_error`, not by the losses.
+        early_eos: Allow end-of-sentence before the last firing.
+        emit_unk: Allow `<unk>` in hypotheses.
+        initial_weight: Mean weight of a frame before training, in (0, 1); good is the
+            corpus' number of tokens (end-of-sentence included) per encoder frame.
+
+    Raises:
+        ConfigError: For an unknown key or a value out of range.
+    """
+
+    def __init__(
+        self,
+        vocab_size: int,
+        encoder_output_size: int,
+        *,
+        num_blocks: int = 2,
+        attention_heads: int = 4,
+        linear_units: int = 2048,
+        dropout_rate: float = 0.2,
+        threshold: float = 1.0,
+        tail: float = 0.5,
+        early_eos: bool = False,
+        emit_unk: bool = False,
+        initial_weight: float = 0.25,
+        **unknown: Any,
+    ) -> None:
+        super().__init__()
+        size = encoder_output_size
+        _check_decoder_conf(
+            unknown, size, num_blocks, attention_heads, linear_units, dropout_rate
+        )
+        for name, value in (("early_eos", early_eos), ("emit_unk", emit_unk)):
+            if not isinstance(value, bool):
+                raise ConfigError(
+                    f"decoder_conf.{name} is a switch",
+                    got=repr(value),
+                    wanted="true or false",
+                )
+        self.threshold = _number("threshold", threshold, above=0.5, most=1.0)
+        self.tail = _number("tail", tail, least=0.0, most=1.0)
+        _number("initial_weight", initial_weight, above=0.0, below=1.0)
+        self.early_eos = early_eos
+        self.emit_unk = emit_unk
+        self.set_special_tokens(blank=0, unk=1, eos=vocab_size - 1)
+
+        self.weight_predictor = WeightPredictor(
+            size, initial_weight=initial_weight, dropout_rate=dropout_rate
+        )
+        self.embed = torch.nn.Embedding(vocab_size, size)
+        torch.nn.init.normal_(self.embed.weight, std=size**-0.5)
+        self.linear_in = torch.nn.Linear(2 * size, size, bias=False)
+        self.positions = PositionalEncoding(size, 0.0)
+        self.dropout = torch.nn.Dropout(dropout_rate)
+        self.layers = torch.nn.ModuleList(
+            CausalLayer(size, attention_heads, linear_units, dropout_rate)
+            for _ in range(num_blocks)
+        )
+        self.norm_out = torch.nn.LayerNorm(size)
+        self.linear_merge = torch.nn.Linear(2 * size, size, bias=False)
+        self.output_layer = torch.nn.Linear(size, vocab_size, bias=False)
+
+    def set_special_tokens(self, *, blank: int, unk: int | None, eos: int) -> None:
+        """Name the ids that the search treats specially; `unk` None: there is none."""
+        self.blank = blank
+        self.unk = unk
+        self.eos = eos
+
+    def fire(
+        self,
+        hidden: torch.Tensor,
+        lengths: torch.Tensor,
+        *,
+        targets: torch.Tensor | None = None,
+        max_tokens: int | None = None,
+    ) -> FiredTokens:
+        """Integrate encoder output hidden (B, T, D) of lengths (B,) into tokens."""
+        return integrate_and_fire(
+            hidden,
+            self.weight_predictor(hidden, lengths),
+            lengths,
+            targets=targets,
+            max_tokens=max_tokens,
+            threshold=self.threshold,
+            tail=self.tail,
+        )
+
+    def name_tokens(
+        self, fired_states: torch.Tensor, ys_in: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Score every token of known sentences in one pass.
+
+        Args:
+            fired_states: (B, U, D), the CIF vectors c_1 ... c_U.
+            ys_in: (B, U) int64, start-of-sentence and the first U - 1 tokens.
+
+        Returns:
+            logits (B, U, V) and merged states (B, U, D). Position u depends on
+            positions up to u only, so padding at the end changes nothing before it.
+        """
+        shifted = torch.nn.functional.pad(fired_states, (0, 0, 1, 0))[:, :-1]
+        x = self._input(ys_in, shifted, first=0)
+        size = ys_in.size(1)
+        mask = torch.ones(1, size, size, dtype=torch.bool, device=x.device).tril()
+        for layer in self.layers:
+            x = layer(x, mask)
+        return self._output(x, fired_states)
+
+    def forward(
+        self,
+        hs_pad: torch.Tensor,
+        hlens: torch.Tensor,
+        ys_in_pad: torch.Tensor,
+        ys_in_lens: torch.Tensor,
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Score sentences teacher-forced, weights scaled to the true token counts.
+
+        Args:
+            hs_pad: (B, T, D) encoder output.
+            hlens: (B,) its lengths.
+            ys_in_pad: (B, U) start-of-sentence and the labels.
+            ys_in_lens: (B,) their number, so labels and end-of-sentence are counted.
+
+        Returns:
+            logits (B, U, V) and ys_in_lens.
+        """
+        return self.teach(hs_pad, hlens, ys_in_pad, ys_in_lens).logits, ys_in_lens
+
+    def teach(
+        self,
+        hidden: torch.Tensor,
+        lengths: torch.Tensor,
+        ys_in: torch.Tensor,
+        targets: torch.Tensor,
+    ) -> DecoderOutput:
+        """As `forward`, with everything that the losses need."""
+        fired = self.fire(
+            hidden, lengths, targets=targets, max_tokens=int(ys_in.size(1))
+        )
+        logits, merged = self.name_tokens(fired.states, ys_in)
+        return DecoderOutput(logits, merged, fired)
+
+    # Beam search. A hypothesis' state is a plain tuple (ESPnet copies it by
+    # `type(obj)(generator)`): the CIF vectors and token counts that all hypotheses
+    # share, the own utterance's row in them, the number of encoder frames, and the
+    # keys and values of the self-attention (layers, 2, H, u, D / H).
+
+    def init_state(self, x: torch.Tensor) -> tuple:
+        """Fire the tokens of one utterance x (T, D)."""
+        return self.batch_init_state(x)
+
+    def batch_init_state(
+        self, x: torch.Tensor, xs_lengths: torch.Tensor | None = None
+    ) -> tuple:
+        """Fire the tokens of x (T, D) or (B, T, D), once for all hypotheses."""
+        if x.dim() == 2:
+            x = x.unsqueeze(0)
+        if xs_lengths is None:
+            xs_lengths = torch.full((x.size(0),), x.size(1), dtype=torch.long)
+        fired = self.fire(x, xs_lengths.to(x.device))
+        return (fired.states, tuple(fired.lengths.tolist()), None, x.size(1), None)
+
+    def batch_score(
+        self,
+        ys: torch.Tensor,
+        states: list[Any],
+        xs: torch.Tensor,
+        return_hs: bool = False,
+        xs_mask: torch.Tensor | None = None,
+    ) -> tuple[Any, list[Any]]:
+        """Score the next token of N hypotheses.
+
+        Let F be the utterance's fired tokens. At tokens 1 to F - 1 end-of-sentence is
+        forbidden unless `early_eos`; token F may be anything; after it only
+        end-of-sentence is left, at score 0 (its firing was missed, no label is lost).
+        Nothing is renormalised.
+
+        Args:
+            ys: (N, u + 1) int64, start-of-sentence and the u tokens so far.
+            states: N states.
+            xs: (N, T, D); read only to notice a search that feeds the speech in pieces.
+            return_hs: Return the merged states (N, D) too.
+            xs_mask: Accepted because padding is known from the first state.
+
+        Returns:
+            Log probabilities (N, V), float32, and N new states.
+
+        Raises:
+            SearchError: When the speech comes in pieces (streaming).
+        """
+        shared, counts, _, frames, _ = states[0]
+        if xs.size(1) != frames:
+            raise SearchError(
+                "streaming search cannot decode a CIF model: it needs whole utterances",
+                got=f"{xs.size(1)} encoder frames after {frames} at the start",
+                wanted="the same encoder output at every step",
+                remedy="set `streaming: false` in the decoding configuration",
+            )
+        per_utterance = len(states) // len(counts)
+        rows = [i // per_utterance if s[2] is None else s[2] for i, s in enumerate(states)]
+        fired = torch.tensor([counts[row] for row in rows], device=xs.device)
+        step = ys.size(1) - 1
+        if step >= max(counts[row] for row in rows):
+            logp = xs.new_zeros(len(rows), self.output_layer.out_features).float()
+            merged = xs.new_zeros(len(rows), xs.size(2))
+            caches = [s[4] for s in states]
+        else:
+            past = None if step == 0 else torch.stack([s[4] for s in states])
+            logp, merged, caches = self._step(ys, shared, rows, past)
+        logp = self._allow(logp, step, fired)
+        new_states = [
+            (shared, counts, row, frames, cache)
+            for row, cache in zip(rows, caches, strict=True)
+        ]
+        return ((logp, merged) if return_hs else logp), new_states
+
+    def score(self, y: torch.Tensor, state: Any, x: torch.Tensor) -> Any:
+        """Refuse searches that score one hypothesis at a time."""
+        raise SearchError(
+            "a CIF model cannot be decoded by a search that scores one hypothesis at "
+            "a time, such as the time-synchronous one: tokens end by firings, not by "
+            "CTC's frames",
+            wanted="ESPnet's label-synchronous batch beam search",
+            remedy="set `time_sync: false`, and use scorers with a batch interface "
+            "(`ngram_scorer: full`)",
+        )
+
+    def batch_score_partially_AR(self, *args: Any, **kwargs: Any) -> Any:  # noqa: N802
+        """Refuse the partially autoregressive search."""
+        raise SearchError(
+            "a CIF model cannot be decoded partially autoregressively: that search "
+            "fills masked positions, which a CIF decoder was not trained for",
+            wanted="ESPnet's label-synchronous batch beam search",
+            remedy="set `partial_ar: false` in the decoding configuration",
+        )
+
+    forward_partially_AR = batch_score_partially_AR  # noqa: N815
+
+    def _input(
+        self, tokens: torch.Tensor, previous: torch.Tensor, first: int
+    ) -> torch.Tensor:
+        """Join tokens (B, U) and the CIF vectors before them (B, U, D)."""
+        embedded = self.embed(tokens) * math.sqrt(self.embed.embedding_dim)
+        x = self.linear_in(torch.cat([embedded, previous.to(embedded.dtype)], dim=-1))
+        last = first + tokens.size(1)
+        self.positions.extend_pe(x.new_zeros(1, last))
+        return self.dropout(x + self.positions.pe[:, first:last].to(x))
+
+    def _output(
+        self, x: torch.Tensor, fired_states: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        x = self.norm_out(x)
+        merged = self.linear_merge(torch.cat([x, fired_states.to(x.dtype)], dim=-1))
+        return self.output_layer(merged), merged
+
+    def _step(
+        self,
+        ys: torch.Tensor,
+        shared: torch.Tensor,
+        rows: list[int],
+        past: torch.Tensor | None,
+    ) -> tuple[torch.Tensor, torch.Tensor, list[torch.Tensor]]:
+        """Name one token of each hypothesis: log p (N, V), merged (N, D), caches."""
+        step = ys.size(1) - 1
+        index = torch.tensor(rows, device=shared.device)
+        current = shared[index, step].unsqueeze(1)
+        previous = (
+            torch.zeros_like(current)
+            if step == 0
+            else shared[index, step - 1].unsqueeze(1)
+        )
+        x = self._input(ys[:, -1:], previous, first=step)
+        presents = []
+        for i, layer in enumerate(self.layers):
+            x, present = layer.step(x, None if past is None else past[:, i])
+            presents.append(present)
+        logits, merged = self._output(x, current)
+        logp = logits[:, 0].float().log_softmax(dim=-1)
+        caches = list(torch.stack(presents, dim=1)) if presents else [None] * len(rows)
+        return logp, merged[:, 0], caches
+
+    def _allow(
+        self, logp: torch.Tensor, step: int, fired: torch.Tensor
+    ) -> torch.Tensor:
+        """Forbid what may not come at this step; logp (N, V), fired (N,)."""
+        never = [self.blank]
+        if not self.emit_unk and self.unk is not None:
+            never.append(self.unk)
+        logp[:, never] = FORBIDDEN
+        if not self.early_eos:
+            logp[step < fired - 1, self.eos] = FORBIDDEN
+        used_up = step >= fired
+        logp[used_up] = FORBIDDEN
+        logp[used_up, self.eos] = 0.0
+        return logp
+
+
+def _number(
+    name: str,
+    value: Any,
+    *,
+    least: float | None = None,
+    above: float | None = None,
+    most: float | None = None,
+    below: float | None = None,
+) -> float:
+    limits = [
+        (least, "at least {}", lambda v, b: v >= b),
+        (above, "above {}", lambda v, b: v > b),
+        (most, "at most {}", lambda v, b: v <= b),
+        (below, "below {}", lambda v, b: v < b),
+    ]
+    limits = [limit for limit in limits if limit[0] is not None]
+    number = isinstance(value, int | float) and not isinstance(value, bool)
+    if not number or not all(holds(value, bound) for bound, _, holds in limits):
+        raise ConfigError(
+            f"decoder_conf.{name} is out of range",
+            got=repr(value),
+            wanted="a number " + ", ".join(text.format(b) for b, text, _ in limits),
+        )
+    return float(value)
+
+
+def _check_decoder_conf(
+    unknown: dict[str, Any],
+    size: int,
+    num_blocks: Any,
+    attention_heads: Any,
+    linear_units: Any,
+    dropout_rate: Any,
+) -> None:
+    if unknown:
+        raise ConfigError(
+            f"unknown key in decoder_conf: {', '.join(sorted(unknown))}",
+            wanted="num_blocks, attention_heads, linear_units, dropout_rate, "
+            "threshold, tail, early_eos, emit_unk, initial_weight",
+        )
+    for name, value, least in (
+        ("num_blocks", num_blocks, 0),
+        ("attention_heads", attention_heads, 1),
+        ("linear_units", linear_units, 1),
+    ):
+        if not isinstance(value, int) or isinstance(value, bool) or value < least:
+            raise ConfigError(
+                f"decoder_conf.{name} is out of range",
+                got=repr(value),
+                wanted=f"a whole number, at least {least}",
+            )
+    if size % attention_heads:
+        raise ConfigError(
+            "decoder_conf.attention_heads does not divide the encoder's output size",
+            got=f"{attention_heads} heads for size {size}",
+            wanted=f"a divisor of {size}",
+        )
+    _number("dropout_rate", dropout_rate, least=0.0, below=1.0)

@@ -1,0 +1,479 @@
+"""The CIF speech recogniser and its training losses.
+
+Letters: B utterances, T encoder frames, U target tokens (end-of-sentence included),
+D model width, V vocabulary, E PLM width, N valid tokens of the batch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from espnet2.asr.espnet_model import ESPnetASRModel
+from espnet2.torch_utils.device_funcs import force_gatherable
+
+from espnet_hkd.decoder import CIFDecoder, DecoderOutput
+from espnet_hkd.errors import CheckpointError, ConfigError, SearchError
+from espnet_hkd.losses import (
+    acoustic_contrastive_terms,
+    gather_tokens,
+    label_smoothed_cross_entropy,
+    linguistic_regression_loss,
+    quantity_loss,
+)
+
+# The distillation heads: wanted in training only, so the only parameters that a
+# checkpoint may lack.
+HEADS = ("kd_acd.", "kd_lrd.")
+
+PARENT_OPTIONS = (
+    "autocast_frontend",
+    "extract_feats_in_collect_stats",
+    "ignore_id",
+    "sym_blank",
+    "sym_eos",
+    "sym_sos",
+    "sym_space",
+)
+
+
+class AbsentCTC(torch.nn.Module):
+    """Stands where the CTC head would be in a model trained without one."""
+
+    def log_softmax(self, hs_pad: torch.Tensor) -> torch.Tensor:
+        """Refuse: ESPnet's decoding asks for CTC with weight 0.5 by default."""
+        raise SearchError(
+            "the decoding configuration asks for CTC scores and the model has no CTC",
+            got="ctc_weight above 0, and a model trained with `ctc_weight: 0`",
+            remedy="set `ctc_weight: 0.0` in the decoding configuration",
+        )
+
+    argmax = log_softmax
+    softmax = log_softmax
+
+
+class CIFASRModel(ESPnetASRModel):
+    """CIF recogniser with hierarchical knowledge distillation ("hkd_cif").
+
+    Han et al., INTERSPEECH 2023 (arXiv 2301.13003), section 3:
+
+        loss = cross entropy + ctc_weight * CTC + quantity_weight * quantity
+               + acd_weight * acoustic contrastive + lrd_weight * linguistic regression
+
+    Every term is a sum over the batch, divided once by the number of target tokens
+    (end-of-sentence included) of all ranks. End-of-sentence is a target token of the
+    CIF and of the decoder; CTC labels do not contain it.
+
+    Args:
+        ctc_weight: Added to the other terms, unlike in ESPnet's hybrid model; 0: no
+            CTC head.
+        lsm_weight: Label smoothing of the cross entropy, in [0, 1).
+        quantity_weight: Weight of |sum of weights - U|.
+        acd_weight: Weight of the acoustic contrastive distillation; 0: no head.
+        acd_temperature: Divides the cosines.
+        acd_negatives: Negatives drawn per token, or "all".
+        acd_same_token_negatives: Admit other occurrences of the same token as
+            negatives, as published.
+        acd_gather: Take negatives from all ranks.
+        lrd_weight: Weight of the linguistic regression distillation; 0: no head.
+        teacher_dim: E; required when one of the distillation weights is above 0.
+        options: Those of ESPnetASRModel that apply; see PARENT_OPTIONS.
+
+    Raises:
+        ConfigError: For an unknown key, a wrong type or a negative weight.
+    """
+
+    def __init__(
+        self,
+        vocab_size: int,
+        token_list: tuple[str, ...] | list[str],
+        frontend: Any,
+        specaug: Any,
+        normalize: Any,
+        preencoder: Any,
+        encoder: Any,
+        postencoder: Any,
+        decoder: Any,
+        ctc: Any,
+        joint_network: Any = None,
+        *,
+        ctc_weight: float = 0.5,
+        lsm_weight: float = 0.1,
+        quantity_weight: float = 1.0,
+        acd_weight: float = 0.0,
+        acd_temperature: float = 0.02,
+        acd_negatives: int | str = 700,
+        acd_same_token_negatives: bool = False,
+        acd_gather: bool = False,
+        lrd_weight: float = 0.0,
+        teacher_dim: int | None = None,
+        **options: Any,
+    ) -> None:
+        _check_model_conf(
+            decoder,
+            options,
+            weights={
+                "ctc_weight": ctc_weight,
+                "quantity_weight": quantity_weight,
+                "acd_weight": acd_weight,
+                "lrd_weight": lrd_weight,
+            },
+            lsm_weight=lsm_weight,
+            acd_temperature=acd_temperature,
+            acd_negatives=acd_negatives,
+            switches={
+                "acd_same_token_negatives": acd_same_token_negatives,
+                "acd_gather": acd_gather,
+            },
+            teacher_dim=teacher_dim,
+        )
+        super().__init__(
+            vocab_size=vocab_size,
+            token_list=token_list,
+            frontend=frontend,
+            specaug=specaug,
+            normalize=normalize,
+            preencoder=preencoder,
+            encoder=encoder,
+            postencoder=postencoder,
+            decoder=decoder,
+            ctc=ctc,
+            joint_network=joint_network,
+            # The parent mixes with 1 - ctc_weight and drops the decoder at 1. Here
+            # the weight is additive; the parent only learns whether there is a CTC.
+            ctc_weight=0.5 if ctc_weight > 0 else 0.0,
+            report_cer=False,
+            report_wer=False,
+            **options,
+        )
+        self.ctc_weight = float(ctc_weight)
+        if self.ctc is None:
+            self.ctc = AbsentCTC()
+        self.lsm_weight = float(lsm_weight)
+        self.quantity_weight = float(quantity_weight)
+        self.acd_weight = float(acd_weight)
+        self.acd_temperature = float(acd_temperature)
+        self.acd_negatives = acd_negatives
+        self.acd_same_token_negatives = acd_same_token_negatives
+        self.acd_gather = acd_gather
+        self.lrd_weight = float(lrd_weight)
+        self.teacher_dim = teacher_dim
+        tokens = list(token_list)
+        decoder.set_special_tokens(
+            blank=self.blank_id,
+            unk=tokens.index("<unk>") if "<unk>" in tokens else None,
+            eos=self.eos,
+        )
+        size = decoder.embed.embedding_dim
+        if self.acd_weight > 0:
+            self.kd_acd = torch.nn.Linear(size, teacher_dim)
+        if self.lrd_weight > 0:
+            self.kd_lrd = torch.nn.Linear(size, teacher_dim)
+
+    @property
+    def distils(self) -> bool:
+        """Whether a loss needs teacher states."""
+        return self.acd_weight > 0 or self.lrd_weight > 0
+
+    def forward(
+        self,
+        speech: torch.Tensor,
+        speech_lengths: torch.Tensor,
+        text: torch.Tensor,
+        text_lengths: torch.Tensor,
+        **kwargs: Any,
+    ) -> tuple[torch.Tensor, dict[str, torch.Tensor], torch.Tensor]:
+        """Compute the loss of a batch.
+
+        Args:
+            speech: (B, samples) or features (B, frames, F).
+            speech_lengths: (B,).
+            text: (B, U - 1) int64 labels, padded with -1.
+            text_lengths: (B,).
+            kwargs: `teacher` (B, U, E) and `teacher_mask` (B, U), 1 where valid,
+                when distilling; `utt_id` and lengths are not read.
+
+        Returns:
+            The loss per own target token, statistics (floats, always the same keys),
+            and the number of own target tokens, by which ESPnet weights the ranks.
+        """
+        text = text[:, : int(text_lengths.max())]
+        hidden, lengths = self.encode_frames(speech, speech_lengths)
+        ys_in, ys_out = self._add_sos_eos(text, text_lengths)
+        targets = text_lengths + 1
+        output = self.decoder.teach(hidden, lengths, ys_in, targets)
+        valid = ys_out != self.ignore_id
+
+        att = label_smoothed_cross_entropy(
+            output.logits[valid], ys_out[valid], self.lsm_weight
+        )
+        ctc, infeasible = self._ctc_term(hidden, lengths, text, text_lengths)
+        quantity = quantity_loss(output.fired.mass, targets)
+        acd, acc_acd, lrd = self._distillation_terms(output, ys_out, kwargs)
+
+        tokens = targets.sum()
+        loss = (
+            att
+            + self.ctc_weight * ctc
+            + self.quantity_weight * quantity
+            + self.acd_weight * acd
+            + self.lrd_weight * lrd
+        ) / tokens
+        fired = self._count_tokens(output.fired.mass)
+        correct = (output.logits.argmax(-1) == ys_out) & valid
+        stats = {
+            "loss": loss,
+            "loss_att": att / tokens,
+            "loss_ctc": ctc / tokens,
+            "loss_quantity": quantity / tokens,
+            "loss_acd": acd / tokens,
+            "loss_lrd": lrd / tokens,
+            "acc": correct.sum() / tokens,
+            "acc_acd": acc_acd,
+            "count_error": (fired - targets).abs().float().mean(),
+            "ctc_infeasible": infeasible,
+        }
+        # ESPnet averages statistics over ranks and cannot do so for integers.
+        stats = {key: value.detach().float() for key, value in stats.items()}
+        loss, stats, weight = force_gatherable((loss, stats, tokens), loss.device)
+        return loss, stats, weight
+
+    def load_state_dict(
+        self, state_dict: Mapping[str, Any], strict: bool = True, assign: bool = False
+    ) -> Any:
+        """Load weights; only the distillation heads may be missing.
+
+        ESPnet loads with strict=False in decoding, so that a checkpoint that does not
+        fit would decode at random. Here `strict` makes no difference.
+
+        Raises:
+            CheckpointError: For missing, surplus or differently shaped weights.
+        """
+        own = self.state_dict()
+        missing = [
+            key for key in own if key not in state_dict and not key.startswith(HEADS)
+        ]
+        surplus = [key for key in state_dict if key not in own]
+        shaped = [
+            f"{key} {tuple(state_dict[key].shape)} instead of {tuple(own[key].shape)}"
+            for key in own
+            if key in state_dict and state_dict[key].shape != own[key].shape
+        ]
+        if shaped:
+            raise CheckpointError(
+                "the checkpoint's weights have other shapes than the configuration's",
+                got=_some(shaped),
+                wanted=f"a checkpoint for {self.vocab_size} tokens and these sizes",
+                remedy="use the config.yaml and token list that were written beside "
+                "this checkpoint",
+            )
+        if missing or surplus:
+            raise CheckpointError(
+                "checkpoint and configuration name different weights",
+                got=f"missing: {_some(missing)}; surplus: {_some(surplus)}",
+                wanted="every weight of the configured model, and no other; only "
+                "those of the distillation heads may be missing",
+                remedy="use the config.yaml that was written beside this checkpoint",
+            )
+        return super().load_state_dict(state_dict, strict=False, assign=assign)
+
+    def encode_frames(
+        self, speech: torch.Tensor, speech_lengths: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        hidden, lengths = self.encode(speech, speech_lengths)
+        if isinstance(hidden, tuple):
+            # Encoders with intermediate CTC return their inner layers as well.
+            hidden = hidden[0]
+        return hidden, lengths
+
+    def _add_sos_eos(
+        self, text: torch.Tensor, text_lengths: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Decoder input (B, U), padded with eos, and targets (B, U), with ignore_id."""
+        position = torch.arange(text.size(1) + 1, device=text.device)
+        length = text_lengths.to(text.device)[:, None]
+        padded = torch.nn.functional.pad(text, (0, 1), value=self.ignore_id)
+        ys_out = padded.masked_fill(position >= length, self.ignore_id)
+        ys_out = ys_out.masked_fill(position == length, self.eos)
+        ys_in = torch.nn.functional.pad(text, (1, 0), value=self.sos)
+        return ys_in.masked_fill(position > length, self.eos), ys_out
+
+    def _count_tokens(self, mass: torch.Tensor) -> torch.Tensor:
+        """Tokens (B,) that decoding would fire from weights of this sum (B,)."""
+        whole = (mass.detach() + 1 - self.decoder.threshold).floor()
+        return whole + (mass.detach() - whole > self.decoder.tail)
+
+    def _ctc_term(
+        self,
+        hidden: torch.Tensor,
+        lengths: torch.Tensor,
+        text: torch.Tensor,
+        text_lengths: torch.Tensor,
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Sum of CTC losses, and the share of utterances too short to have one."""
+        lengths = lengths.to(text.device)
+        repeated = (text[:, 1:] == text[:, :-1]) & (text[:, 1:] != self.ignore_id)
+        infeasible = (text_lengths + repeated.sum(1) > lengths).float().mean()
+        if self.ctc_weight == 0:
+            return hidden.new_zeros(()), infeasible
+        logits = self.ctc.ctc_lo(
+            torch.nn.functional.dropout(hidden, self.ctc.dropout_rate, self.training)
+        )
+        with torch.autocast(hidden.device.type, enabled=False):
+            loss = torch.nn.functional.ctc_loss(
+                logits.float().log_softmax(-1).transpose(0, 1),  # (T, B, V)
+                text.masked_fill(text == self.ignore_id, self.blank_id),
+                lengths,
+                text_lengths,
+                blank=self.blank_id,
+                reduction="sum",
+                zero_infinity=True,
+            )
+        return loss, infeasible
+
+    def _distillation_terms(
+        self, output: DecoderOutput, ys_out: torch.Tensor, batch: Mapping[str, Any]
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """Acoustic term, its accuracy, and linguistic term of the tokens with teacher."""
+        zero = output.logits.new_zeros((), dtype=torch.float32)
+        if not self.distils:
+            return zero, zero, zero
+        teacher, taught = self._teacher(ys_out, batch)
+        teacher = teacher[taught]  # (N, E)
+        acd, accuracy, lrd = zero, zero, zero
+        if self.acd_weight > 0:
+            student = self.kd_acd(output.fired.states[taught])
+            token_ids = None if self.acd_same_token_negatives else ys_out[taught]
+            candidates, ids, own = teacher, token_ids, None
+            if self.acd_gather:
+                candidates, ids, own = gather_tokens(teacher, token_ids)
+            terms = acoustic_contrastive_terms(
+                student,
+                candidates,
+                temperature=self.acd_temperature,
+                # Validation draws nothing, so that its figures can be compared.
+                negatives=self.acd_negatives if self.training else "all",
+                token_ids=ids,
+                anchors=own,
+            )
+            acd = terms.loss
+            accuracy = terms.correct / terms.anchors.clamp(min=1)
+        if self.lrd_weight > 0:
+            lrd = linguistic_regression_loss(
+                self.kd_lrd(output.merged[taught]), teacher
+            )
+        return acd, accuracy, lrd
+
+    def _teacher(
+        self, ys_out: torch.Tensor, batch: Mapping[str, Any]
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Teacher states (B, U, E) and where they are valid (B, U)."""
+        if "teacher" not in batch or "teacher_mask" not in batch:
+            raise ConfigError(
+                "distillation needs teacher states and the batch has none",
+                got=f"acd_weight {self.acd_weight}, lrd_weight {self.lrd_weight}, "
+                "and no teacher from the preprocessor",
+                wanted="`preprocessor: hkd_teacher` with `preprocessor_conf: {store: "
+                "FOLDER}`",
+                remedy="add both to the training configuration, or set acd_weight "
+                "and lrd_weight to 0",
+            )
+        teacher, mask = batch["teacher"], batch["teacher_mask"]
+        short = ys_out.size(1) - teacher.size(1)
+        if teacher.size(2) != self.teacher_dim or short < 0:
+            raise ConfigError(
+                "the teacher states do not fit the model",
+                got=f"{teacher.size(1)} tokens of width {teacher.size(2)}",
+                wanted=f"at most {ys_out.size(1)} tokens of width {self.teacher_dim}",
+                remedy=f"set model_conf.teacher_dim to {teacher.size(2)}, or build the "
+                "store with the PLM that the configuration names",
+            )
+        teacher = torch.nn.functional.pad(teacher, (0, 0, 0, short))
+        mask = torch.nn.functional.pad(mask, (0, ys_out.size(1) - mask.size(1)))
+        return teacher, (mask == 1) & (ys_out != self.ignore_id)
+
+
+def _some(names: list[str], most: int = 5) -> str:
+    """The first few of a long list of names."""
+    shown = ", ".join(names[:most]) or "none"
+    return shown + (f" and {len(names) - most} more" if len(names) > most else "")
+
+
+def _check_model_conf(
+    decoder: Any,
+    options: dict[str, Any],
+    *,
+    weights: dict[str, Any],
+    lsm_weight: Any,
+    acd_temperature: Any,
+    acd_negatives: Any,
+    switches: dict[str, Any],
+    teacher_dim: Any,
+) -> None:
+    """Check what the YAML gives; ESPnet passes its values on unchecked."""
+    if not isinstance(decoder, CIFDecoder):
+        raise ConfigError(
+            "`model: hkd_cif` works with its own decoder only",
+            got=f"decoder {type(decoder).__name__}",
+            wanted="`decoder: hkd_cif_transformer`",
+        )
+    unknown = sorted(set(options) - set(PARENT_OPTIONS))
+    if unknown:
+        known = (*weights, *switches, *PARENT_OPTIONS)
+        extra = ("lsm_weight", "acd_temperature", "acd_negatives", "teacher_dim")
+        raise ConfigError(
+            f"unknown key in model_conf: {', '.join(unknown)}",
+            wanted=", ".join(sorted((*known, *extra))),
+        )
+    for name, value in weights.items():
+        if not _is_number(value) or not 0 <= value < float("inf"):
+            raise ConfigError(
+                f"model_conf.{name} is not a weight",
+                got=repr(value),
+                wanted="a number, 0 or more",
+            )
+    if not _is_number(lsm_weight) or not 0 <= lsm_weight < 1:
+        raise ConfigError(
+            "model_conf.lsm_weight is out of range",
+            got=repr(lsm_weight),
+            wanted="a number in [0, 1)",
+        )
+    if not _is_number(acd_temperature) or acd_temperature <= 0:
+        raise ConfigError(
+            "model_conf.acd_temperature is out of range",
+            got=repr(acd_temperature),
+            wanted="a number above 0",
+        )
+    if acd_negatives != "all" and (not _is_whole(acd_negatives) or acd_negatives < 1):
+        raise ConfigError(
+            "model_conf.acd_negatives is out of range",
+            got=repr(acd_negatives),
+            wanted='a whole number, at least 1, or "all"',
+        )
+    for name, value in switches.items():
+        if not isinstance(value, bool):
+            raise ConfigError(
+                f"model_conf.{name} is a switch",
+                got=repr(value),
+                wanted="true or false",
+            )
+    distils = weights["acd_weight"] > 0 or weights["lrd_weight"] > 0
+    if teacher_dim is None and not distils:
+        return
+    if not _is_whole(teacher_dim) or teacher_dim < 1:
+        raise ConfigError(
+            "model_conf.teacher_dim must be the width of the teacher's states when "
+            "acd_weight or lrd_weight is above 0",
+            got=repr(teacher_dim),
+            wanted="a whole number, 384 for MiniLM-L6 or 768 for BERT-base",
+            remedy="`python -m espnet_hkd.bin.inspect_teacher STORE` prints the width",
+        )
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def _is_whole(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)

@@ -1,0 +1,454 @@
+"""Batched decoding with token times, over a model that ESPnet trained and packed."""
+
+from __future__ import annotations
+
+import logging
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+
+from espnet_hkd.errors import CheckpointError, ConfigError, DataError, SearchError
+from espnet_hkd.recognize.audio import cut_at_silences, load_audio
+from espnet_hkd.recognize.records import Firing, TokenTime, Transcript
+
+logger = logging.getLogger(__name__)
+
+LONGEST_PIECE = 30.0  # seconds
+# A hypothesis with a forbidden step (decoder.FORBIDDEN) is no hypothesis: ESPnet's
+# search fills its beam with such when fewer are possible.
+IMPOSSIBLE = -1.0e8
+
+
+class _Piece(NamedTuple):
+    """A stretch of one recording and its encoder output (T, D)."""
+
+    recording: int
+    offset: float
+    samples: int
+    hidden: torch.Tensor | None
+
+
+class Recognizer:
+    """Transcribes audio with a trained CIF model.
+
+    Args:
+        config: The experiment's config.yaml.
+        weights: A checkpoint beside it.
+        device: "cpu", "cuda" or "cuda:N".
+        kept: Anything that must live as long as the model's files are needed.
+
+    Example:
+        >>> import espnet_hkd
+        >>> recognizer = espnet_hkd.from_pretrained("model.zip")
+        >>> recognizer("speech.wav")[0].text
+    """
+
+    def __init__(
+        self, config: Path, weights: Path, *, device: str = "cpu", kept: Any = None
+    ) -> None:
+        import espnet_hkd
+
+        espnet_hkd.register()
+        from espnet2.bin.asr_inference import Speech2Text
+
+        from espnet_hkd.model import CIFASRModel
+
+        stock = Speech2Text(str(config), str(weights), device=device, ctc_weight=0.0)
+        if not isinstance(stock.asr_model, CIFASRModel):
+            raise ConfigError(
+                f"{config} does not describe a CIF model",
+                got=f"model {type(stock.asr_model).__name__}",
+                wanted="`model: hkd_cif`",
+                remedy="decode other models with espnet2.bin.asr_inference",
+            )
+        self.model = stock.asr_model
+        self.device = device
+        self._converter = stock.converter
+        self._tokenizer = stock.tokenizer
+        self._kept = kept
+        self._inference_conf = getattr(stock.asr_train_args, "inference_conf", None) or {}
+        self.sample_rate = int(getattr(self.model.frontend, "fs", None) or _rate(stock))
+        self.frame_seconds = self._measure_frame()
+
+    @classmethod
+    def from_pretrained(cls, name: str | Path, *, device: str = "cpu") -> Recognizer:
+        """Open a packed model (zip), a folder, or a model of the Hugging Face hub.
+
+        Args:
+            name: A zip that `espnet2.bin.pack` wrote, a folder with such a zip's
+                content, an experiment folder, or a hub name ("user/model").
+            device: As for torch.
+
+        Raises:
+            CheckpointError: Nothing of the kind is there, or it is damaged.
+        """
+        path = Path(name).expanduser()
+        if path.is_dir():
+            return cls(*_find_in_folder(path), device=device)
+        if path.is_file():
+            folder = tempfile.TemporaryDirectory(prefix="espnet_hkd_")
+            config, weights = _unpack(path, Path(folder.name))
+            return cls(config, weights, device=device, kept=folder)
+        if path.suffix or not 1 <= str(name).count("/") <= 1:
+            raise CheckpointError(
+                f"there is no model {name}",
+                wanted="a packed model (.zip), a folder, or a hub name (user/model)",
+            )
+        return cls(*_download(str(name)), device=device)
+
+    @torch.no_grad()
+    def __call__(
+        self,
+        audio: Any,
+        *,
+        sample_rate: int | None = None,
+        beam: int = 10,
+        nbest: int = 1,
+        ctc_weight: float | None = None,
+        tail: float | None = None,
+        early_eos: bool | None = None,
+        batch_seconds: float = 60.0,
+    ) -> list[Any]:
+        """Transcribe one recording or a list of them.
+
+        Recordings longer than 30 s are cut where they are quietest. Batch mates do
+        not change a result: each piece is encoded alone, and only the search, which
+        does not look at padding, runs over several at once.
+
+        Args:
+            audio: A path, an array, or a list of these.
+            sample_rate: Of arrays, in Hz.
+            beam: Hypotheses kept; 1 is greedy.
+            nbest: Transcripts per recording.
+            ctc_weight: Share of the CTC scores, in [0, 1); None: what was packed
+                with the model, else 0.
+            tail: Residual weight above which the end fires once more; None: the
+                model's.
+            early_eos: Allow end-of-sentence before the last firing; None: the model's.
+            batch_seconds: Audio decoded together.
+
+        Returns:
+            A Transcript for each recording, in input order; with nbest above 1 a list
+            of up to nbest Transcripts for each, best first.
+        """
+        single = isinstance(audio, str | Path) or (
+            not isinstance(audio, list | tuple)
+        )
+        recordings = [audio] if single else list(audio)
+        ctc_weight = self._options(beam, nbest, ctc_weight, tail)
+        search = self._search(beam, ctc_weight)
+        pieces = [
+            piece
+            for number, recording in enumerate(recordings)
+            for piece in self._encode(number, recording, sample_rate)
+        ]
+        with self._override(tail, early_eos):
+            found = self._decode(pieces, search, nbest, batch_seconds)
+        results = [
+            _join([found[i] for i, p in enumerate(pieces) if p.recording == number])
+            for number in range(len(recordings))
+        ]
+        return [r[:nbest] for r in results] if nbest > 1 else [r[0] for r in results]
+
+    @torch.no_grad()
+    def firing(self, audio: Any, *, sample_rate: int | None = None) -> Firing:
+        """Show what the CIF does with one recording, greedily named.
+
+        Raises:
+            DataError: It is longer than 30 s or too short to encode.
+        """
+        samples = load_audio(audio, sample_rate, self.sample_rate)
+        if len(samples) > LONGEST_PIECE * self.sample_rate:
+            raise DataError(
+                "a firing plot shows one utterance",
+                got=f"{len(samples) / self.sample_rate:.0f} s of audio",
+                wanted=f"at most {LONGEST_PIECE:.0f} s",
+            )
+        hidden = self._encode_samples(samples)
+        if hidden is None:
+            raise DataError("the audio is too short to encode", got=f"{len(samples)} samples")
+        decoder = self.model.decoder
+        lengths = torch.tensor([len(hidden)], device=hidden.device)
+        weights = decoder.weight_predictor(hidden[None], lengths)[0]
+        fired = decoder.fire(hidden[None], lengths)
+        hypothesis = self._search(1, 0.0)(x=hidden, maxlenratio=-(len(hidden) + 2.0))[0]
+        count = int(fired.lengths[0])
+        symbols = [self.model.token_list[i] for i in hypothesis.yseq[1:].tolist()]
+        feats, _ = self._features(samples)
+        return Firing(
+            weights.float().cpu().numpy(),
+            fired.ends[0, :count].cpu().numpy(),
+            symbols[:count],
+            self.frame_seconds,
+            feats[0].float().cpu().numpy(),
+        )
+
+    def _options(
+        self, beam: int, nbest: int, ctc_weight: float | None, tail: float | None
+    ) -> float:
+        """Check the options of a call and fill in the packed CTC weight."""
+        if ctc_weight is None:
+            ctc_weight = float(self._inference_conf.get("ctc_weight", 0.0))
+        for name, value, good, wanted in (
+            ("beam", beam, beam >= 1, "at least 1"),
+            ("nbest", nbest, 1 <= nbest <= beam, f"from 1 to the beam, {beam}"),
+            ("ctc_weight", ctc_weight, 0 <= ctc_weight < 1, "in [0, 1)"),
+            ("tail", tail, tail is None or 0 <= tail <= 1, "in [0, 1]"),
+        ):
+            if not good:
+                raise ConfigError(f"{name} is out of range", got=value, wanted=wanted)
+        if ctc_weight > 0 and self.model.ctc_weight == 0:
+            raise SearchError(
+                "CTC scores are asked for and the model has no CTC",
+                got=f"ctc_weight {ctc_weight}",
+                wanted="ctc_weight 0",
+            )
+        return ctc_weight
+
+    def _search(self, beam: int, ctc_weight: float) -> Any:
+        from espnet2.legacy.nets.batch_beam_search import BatchBeamSearch
+        from espnet2.legacy.nets.scorers.ctc import CTCPrefixScorer
+
+        model = self.model
+        scorers = {"decoder": model.decoder}
+        if ctc_weight > 0:
+            scorers["ctc"] = CTCPrefixScorer(ctc=model.ctc, eos=model.eos)
+        search = BatchBeamSearch(
+            beam_size=min(beam, len(model.token_list)),
+            weights={"decoder": 1.0 - ctc_weight, "ctc": ctc_weight},
+            scorers=scorers,
+            sos=model.sos,
+            eos=model.eos,
+            vocab_size=len(model.token_list),
+            token_list=None,
+            pre_beam_score_key="full",
+        )
+        return search.to(device=self.device).eval()
+
+    @contextmanager
+    def _override(self, tail: float | None, early_eos: bool | None) -> Iterator[None]:
+        """Set the decoder's options for one call."""
+        decoder = self.model.decoder
+        before = decoder.tail, decoder.early_eos
+        decoder.tail = before[0] if tail is None else float(tail)
+        decoder.early_eos = before[1] if early_eos is None else bool(early_eos)
+        try:
+            yield
+        finally:
+            decoder.tail, decoder.early_eos = before
+
+    def _encode(
+        self, number: int, audio: Any, sample_rate: int | None
+    ) -> Iterator[_Piece]:
+        samples = load_audio(audio, sample_rate, self.sample_rate)
+        for first, last in cut_at_silences(samples, self.sample_rate, LONGEST_PIECE):
+            hidden = self._encode_samples(samples[first:last])
+            if hidden is None:
+                logger.warning(
+                    "recording %d: %d samples are too short to encode: empty text",
+                    number,
+                    last - first,
+                )
+            yield _Piece(number, first / self.sample_rate, last - first, hidden)
+
+    def _encode_samples(self, samples: np.ndarray) -> torch.Tensor | None:
+        """Encoder output (T, D), or None for what is shorter than a frame."""
+        from espnet2.legacy.nets.pytorch_backend.transformer.subsampling import (
+            TooShortUttError,
+        )
+
+        if len(samples) < self._shortest():
+            return None
+        speech = torch.from_numpy(samples).to(self.device)[None]
+        lengths = torch.tensor([len(samples)], device=self.device)
+        try:
+            hidden, hidden_lengths = self.model.encode_frames(speech, lengths)
+        except TooShortUttError:
+            return None
+        return hidden[0, : int(hidden_lengths[0])] if len(hidden[0]) else None
+
+    def _shortest(self) -> int:
+        """Samples below which the short-time Fourier transform has nothing to pad."""
+        return int(getattr(self.model.frontend, "n_fft", 512)) // 2 + 1
+
+    def _features(self, samples: np.ndarray) -> tuple[torch.Tensor, torch.Tensor]:
+        speech = torch.from_numpy(samples).to(self.device)[None]
+        lengths = torch.tensor([len(samples)], device=self.device)
+        return self.model._extract_feats(speech, lengths)
+
+    @torch.no_grad()
+    def _measure_frame(self) -> float:
+        """Seconds per encoder frame, measured: any ESPnet encoder may be inside."""
+        samples = np.zeros(10 * self.sample_rate, dtype=np.float32)
+        hidden = self._encode_samples(samples)
+        feats, _ = self._features(samples)
+        assert hidden is not None
+        factor = round(feats.size(1) / len(hidden))
+        return factor * 10.0 / (feats.size(1) - 1)
+
+    def _decode(
+        self, pieces: list[_Piece], search: Any, nbest: int, batch_seconds: float
+    ) -> list[list[Transcript]]:
+        """Search all pieces, those of similar length together."""
+        found: list[list[Transcript]] = [[Transcript("", 0.0, [])] for _ in pieces]
+        todo = [i for i, piece in enumerate(pieces) if piece.hidden is not None]
+        todo.sort(key=lambda i: len(pieces[i].hidden), reverse=True)
+        most = batch_seconds / self.frame_seconds
+        while todo:
+            longest = len(pieces[todo[0]].hidden)
+            batch = todo[: max(1, int(most // longest))]
+            todo = todo[len(batch) :]
+            hypotheses = self._search_batch([pieces[i].hidden for i in batch], search)
+            for i, ranked in zip(batch, hypotheses, strict=True):
+                found[i] = self._transcripts(pieces[i], ranked[:nbest])
+        return found
+
+    @staticmethod
+    def _search_batch(hidden: list[torch.Tensor], search: Any) -> list[list[Any]]:
+        """Ranked hypotheses of each piece (T, D), without impossible ones."""
+        padded = torch.nn.utils.rnn.pad_sequence(hidden, batch_first=True)
+        lengths = torch.tensor([len(h) for h in hidden], device=padded.device)
+        # Two steps more than any utterance can need: at ESPnet's own limit of T
+        # steps a second end-of-sentence would be appended.
+        limit = -(padded.size(1) + 3.0)
+        if len(hidden) == 1:
+            ranked = [search(x=hidden[0], maxlenratio=limit)]
+        else:
+            ranked = search(x=padded, x_lengths=lengths, maxlenratio=limit)
+        return [[h for h in hyps if h.score > IMPOSSIBLE] for hyps in ranked]
+
+    def _transcripts(self, piece: _Piece, ranked: list[Any]) -> list[Transcript]:
+        """Text, times and confidences of a piece's hypotheses."""
+        decoder = self.model.decoder
+        hidden = piece.hidden
+        fired = decoder.fire(hidden[None], torch.tensor([len(hidden)]).to(hidden.device))
+        count = int(fired.lengths[0])
+        ends = fired.ends[0, :count].tolist()
+        seconds = piece.samples / self.sample_rate
+        times = [min(end * self.frame_seconds, seconds) + piece.offset for end in ends]
+        transcripts = []
+        for hypothesis in ranked:
+            ids = hypothesis.yseq[1:-1].tolist()
+            symbols = self._converter.ids2tokens(ids)
+            text = (
+                self._tokenizer.tokens2text(symbols)
+                if self._tokenizer is not None
+                else " ".join(symbols)
+            )
+            confidences = self._confidences(fired.states[:, : len(ids)], ids)
+            starts = [piece.offset, *times]
+            tokens = [
+                TokenTime(*token)
+                for token in zip(symbols, starts, times, confidences, strict=False)
+            ]
+            transcripts.append(Transcript(text, float(hypothesis.score), tokens))
+        return transcripts
+
+    def _confidences(self, states: torch.Tensor, ids: list[int]) -> list[float]:
+        if not ids:
+            return []
+        ys = torch.tensor([[self.model.sos, *ids]], device=states.device)
+        logits, _ = self.model.decoder.name_tokens(states, ys[:, :-1])
+        probability = logits[0].float().softmax(-1).gather(1, ys[0, 1:, None])
+        return probability[:, 0].tolist()
+
+
+def _join(pieces: list[list[Transcript]]) -> list[Transcript]:
+    """Join the pieces of a recording, rank by rank."""
+    ranks = min(len(piece) for piece in pieces)
+    return [
+        Transcript(
+            " ".join(piece[rank].text for piece in pieces if piece[rank].text),
+            sum(piece[rank].score for piece in pieces),
+            [token for piece in pieces for token in piece[rank].tokens],
+        )
+        for rank in range(ranks)
+    ]
+
+
+def _rate(stock: Any) -> int:
+    """The sampling rate the frontend was configured for, in Hz."""
+    import humanfriendly
+
+    conf = getattr(stock.asr_train_args, "frontend_conf", None) or {}
+    return humanfriendly.parse_size(str(conf.get("fs", 16000)))
+
+
+def _find_in_folder(folder: Path) -> tuple[Path, Path]:
+    """Configuration and weights in an unpacked model or an experiment folder."""
+    import yaml
+
+    meta = folder / "meta.yaml"
+    if meta.is_file():
+        entries = yaml.safe_load(meta.read_text(encoding="utf-8"))
+        return _members(entries, folder, folder)
+    config = folder / "config.yaml"
+    names = ("*.slim.pth", "*.ave.pth", "valid.acc.best.pth", "latest.pth")
+    found = [path for name in names for path in sorted(folder.glob(name))]
+    if not config.is_file() or not found:
+        raise CheckpointError(
+            f"{folder} is not a model folder",
+            got=", ".join(sorted(p.name for p in folder.iterdir())[:8]) or "nothing",
+            wanted="meta.yaml of a packed model, or config.yaml and a checkpoint",
+        )
+    return config, found[0]
+
+
+def _unpack(archive: Path, folder: Path) -> tuple[Path, Path]:
+    import zipfile
+
+    import yaml
+    from espnet2.main_funcs.pack_funcs import unpack
+
+    try:
+        unpack(archive, folder, use_cache=False)
+        metas = sorted(folder.glob("**/meta.yaml"))
+        entries = yaml.safe_load(metas[0].read_text(encoding="utf-8"))
+    except (zipfile.BadZipFile, EOFError, OSError, ValueError, RuntimeError) as error:
+        raise CheckpointError(
+            f"{archive} is not a packed model, or is damaged",
+            got=f"{type(error).__name__}: {error}",
+            wanted="a zip written by espnet2.bin.pack (stage 14 of a recipe)",
+            remedy="copy or download the file again",
+        ) from error
+    return _members(entries, folder, archive)
+
+
+def _members(entries: Any, folder: Path, name: Path) -> tuple[Path, Path]:
+    """Paths of configuration and weights that meta.yaml names."""
+    try:
+        config = folder / entries["yaml_files"]["asr_train_config"]
+        weights = folder / entries["files"]["asr_model_file"]
+    except (KeyError, TypeError):
+        raise CheckpointError(
+            f"{name} is packed, but not as a speech recogniser",
+            got=str(entries)[:200],
+            wanted="asr_train_config and asr_model_file in its meta.yaml",
+        ) from None
+    for path in (config, weights):
+        if not path.is_file():
+            raise CheckpointError(
+                f"{name} lacks a file that its meta.yaml names",
+                got=f"no {path.relative_to(folder)}",
+                remedy="pack it again, with `exp` inside the recipe's folder",
+            )
+    return config, weights
+
+
+def _download(name: str) -> tuple[Path, Path]:
+    from espnet_model_zoo.downloader import ModelDownloader
+
+    try:
+        found = ModelDownloader().download_and_unpack(name)
+    except Exception as error:
+        raise CheckpointError(
+            f"{name} is neither a file here nor a model that could be downloaded",
+            got=f"{type(error).__name__}: {error}",
+            wanted="a packed model (.zip), a folder, or a hub name (user/model)",
+        ) from error
+    return Path(found["asr_train_config"]), Path(found["asr_model_file"])

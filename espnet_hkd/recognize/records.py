@@ -1,0 +1,56 @@
+"""What recognition returns."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+
+
+class TokenTime(NamedTuple):
+    """One token and the stretch of audio that was integrated into it.
+
+    Attributes:
+        symbol: As in the token list.
+        start: Seconds.
+        end: Seconds; where the token's mass was complete.
+        confidence: The decoder's probability of the token, given those before it.
+    """
+
+    symbol: str
+    start: float
+    end: float
+    confidence: float
+
+
+class Transcript(NamedTuple):
+    """What was said in one recording.
+
+    Attributes:
+        text: Empty when nothing fired.
+        score: Total log probability of the search; it sums over the pieces of a
+            recording that was cut at silences.
+        tokens: End-of-sentence excluded.
+    """
+
+    text: str
+    score: float
+    tokens: list[TokenTime]
+
+
+class Firing(NamedTuple):
+    """What the CIF did with one utterance, for plots.
+
+    Attributes:
+        weights: (T,) unscaled weights of the encoder frames.
+        ends: (U,) fractional frames at which tokens were complete.
+        symbols: U names, end-of-sentence included.
+        frame_seconds: Duration of an encoder frame, None where it is not known.
+        features: (frames, F) features of the same stretch of audio, or None.
+    """
+
+    weights: np.ndarray
+    ends: np.ndarray
+    symbols: list[str]
+    frame_seconds: float | None = None
+    features: np.ndarray | None = None
