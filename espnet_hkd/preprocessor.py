@@ -1,0 +1,206 @@
+"""Attach each utterance's aligned teacher states to ESPnet's training data."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from espnet2.train.preprocessor import CommonPreprocessor
+
+from espnet_hkd.errors import (
+    AlignmentError,
+    ConfigError,
+    DataError,
+    MissingTeacherError,
+    StoreError,
+)
+from espnet_hkd.teacher.align import TOKEN_TYPES, align, place_bpe, walk
+from espnet_hkd.teacher.store import TeacherStore
+from espnet_hkd.teacher.text import canonical_text
+
+logger = logging.getLogger(__name__)
+
+MISSING_TEACHER = ("error", "skip")
+
+
+class HKDPreprocessor(CommonPreprocessor):
+    """ESPnet's preprocessor, and the teacher of each transcript ("hkd_teacher").
+
+    With a store and a transcript it adds `teacher` (U, E) float32 and `teacher_mask`
+    (U,) int64, valid where 1; U counts the end of sentence. Without a store, or
+    without a transcript (when decoding), it adds nothing.
+
+    An utterance whose transcript is empty has the end of sentence only, with mask 0.
+
+    Args:
+        store: Folder of a teacher store; relative to the working directory, which in a
+            recipe is the recipe's folder. Opened when first needed, in each process.
+        missing_teacher: What to do about a transcript the store lacks: `error`, or
+            `skip`, which gives arrays of zero length and logs how many there are.
+        args, kwargs: As for ESPnet's CommonPreprocessor.
+
+    Raises:
+        ConfigError: A value or a token type that cannot be aligned.
+    """
+
+    def __init__(
+        self,
+        *args: Any,
+        store: str | None = None,
+        missing_teacher: str = "error",
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(*args, **kwargs)
+        if missing_teacher not in MISSING_TEACHER:
+            raise ConfigError(
+                "preprocessor_conf.missing_teacher has no such value.",
+                got=repr(missing_teacher),
+                wanted=" or ".join(MISSING_TEACHER),
+                remedy="correct it in the training configuration",
+            )
+        if not (store is None or isinstance(store, str | Path)):
+            raise ConfigError(
+                "preprocessor_conf.store is not a folder name.",
+                got=repr(store),
+                wanted="the folder extract_teacher wrote, or nothing",
+                remedy="correct it in the training configuration",
+            )
+        token_type = kwargs.get("token_type")
+        if store is not None and token_type not in (None, *TOKEN_TYPES):
+            raise ConfigError(
+                "A teacher cannot be aligned with this token type.",
+                got=token_type,
+                wanted=", ".join(TOKEN_TYPES),
+                remedy="choose one of these with --token_type, or train without "
+                "preprocessor_conf.store",
+            )
+        self.store = store
+        self.missing_teacher = missing_teacher
+        self.missing = 0
+        self._token_type = token_type
+        self._cleaner = _single(kwargs.get("text_cleaner"))
+        self._symbols = _symbols(kwargs.get("non_linguistic_symbols"))
+        self._space = kwargs.get("space_symbol", "<space>")
+        self._delimiter = kwargs.get("delimiter")
+        self._unknown_id = getattr(self.token_id_converter, "unk_id", None)
+        self._opened: TeacherStore | None = None
+
+    def __call__(
+        self, uid: str, data: dict[str, str | np.ndarray]
+    ) -> dict[str, np.ndarray]:
+        raw = data.get(self.text_name)
+        processed: dict[str, np.ndarray] = super().__call__(uid, data)
+        if self.store is None or raw is None or self.text_cleaner is None:
+            return processed
+        if not isinstance(raw, str):
+            raise DataError(
+                f"The transcript of {uid} came as numbers; a teacher is found by text.",
+                got=type(raw).__name__,
+                wanted="a data source of type `text`",
+                remedy="use `FILE,text,text`, or train without preprocessor_conf.store",
+            )
+        processed["teacher"], processed["teacher_mask"] = self._teacher(
+            uid, self.text_cleaner(raw), processed[self.text_name]
+        )
+        return processed
+
+    def __getstate__(self) -> dict[str, Any]:
+        # Worker processes that are spawned open the store for themselves.
+        return {**self.__dict__, "_opened": None}
+
+    def _teacher(
+        self, uid: str, text: str, ids: np.ndarray
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Teacher states (U, E) and mask (U,) of one cleaned transcript."""
+        store = self._open_store()
+        width = store.settings.width
+        canonical = canonical_text(text)
+        if not canonical:
+            tokens = len(ids) + 1
+            return (
+                np.zeros((tokens, width), dtype=np.float32),
+                np.zeros(tokens, dtype=np.int64),
+            )
+        try:
+            entry = store[canonical]
+        except MissingTeacherError as error:
+            if self.missing_teacher == "error":
+                raise MissingTeacherError(
+                    f"Utterance {uid}: {error.problem}",
+                    got=error.got,
+                    wanted=error.wanted,
+                    remedy=error.remedy,
+                ) from error
+            self._count_missing(uid)
+            return np.zeros((0, width), np.float32), np.zeros(0, np.int64)
+        spans = self._place(uid, text, ids)
+        alignment = align(spans, entry.spans, unknown=ids == self._unknown_id)
+        return alignment.teacher(entry.states), alignment.valid.astype(np.int64)
+
+    def _place(self, uid: str, text: str, ids: np.ndarray) -> np.ndarray:
+        """Spans (U - 1, 2) of ESPnet's own tokens in the canonical text."""
+        tokenizer: Any = self.tokenizer
+        tokens = tokenizer.text2tokens(text)
+        if len(tokens) != len(ids):
+            raise AlignmentError(
+                f"Utterance {uid}: its tokens are not those of its text {text!r}.",
+                got=f"{len(ids)} token numbers",
+                wanted=f"{len(tokens)}, one for each token of the text",
+                remedy="train without prompts, or without preprocessor_conf.store",
+            )
+        if self._token_type == "bpe":
+            return place_bpe(text, tokens, tokenizer.sp, symbols=self._symbols)
+        return walk(
+            text,
+            tokens,
+            symbols=self._symbols,
+            space=self._space,
+            delimiter=self._delimiter,
+        )
+
+    def _open_store(self) -> TeacherStore:
+        if self._opened is None:
+            assert self.store is not None
+            store = TeacherStore.open(self.store)
+            if store.settings.cleaner != self._cleaner:
+                raise StoreError(
+                    f"The teacher store {self.store} was made with another cleaner.",
+                    got=f"cleaner {store.settings.cleaner}",
+                    wanted=f"cleaner {self._cleaner}, as in training",
+                    remedy="make the store again in another folder with --cleaner "
+                    "as in asr.sh",
+                )
+            self._opened = store
+        return self._opened
+
+    def _count_missing(self, uid: str) -> None:
+        """Log the 1st, 10th, 100th, ... utterance without teacher of this process."""
+        self.missing += 1
+        if set(str(self.missing)[1:]) <= {"0"} and str(self.missing)[0] == "1":
+            logger.warning(
+                "%d utterance(s) so far have no teacher in %s, the last is %s",
+                self.missing,
+                self.store,
+                uid,
+            )
+
+
+def _single(cleaner: Any) -> str | None:
+    """ESPnet takes a cleaner's name or a list of names; a store knows one name."""
+    if cleaner is None or isinstance(cleaner, str):
+        return cleaner
+    return "+".join(cleaner) or None
+
+
+def _symbols(source: Any) -> frozenset[str]:
+    """Non-linguistic symbols of a file or a list, as ESPnet's tokenizer reads them."""
+    if source is None:
+        return frozenset()
+    if isinstance(source, str | Path):
+        path = Path(source)
+        if not path.exists():
+            return frozenset()
+        source = path.read_text(encoding="utf-8").splitlines()
+    return frozenset(symbol.rstrip() for symbol in source) - {""}

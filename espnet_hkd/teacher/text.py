@@ -1,0 +1,162 @@
+"""Canonical text: what is hashed, what the PLM reads, what student spans refer to."""
+
+from __future__ import annotations
+
+import hashlib
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TextIO
+
+import numpy as np
+
+from espnet_hkd.errors import ConfigError, DataError
+
+KEY_BYTES = 16
+
+
+def canonical_text(text: str) -> str:
+    """Runs of white space to one space, stripped; nothing else.
+
+    A cleaner is applied before: ``canonical_text(cleaner(text))``. Neither case nor
+    Unicode form changes, so a student's character is always a character of this text.
+
+    >>> canonical_text("  HELLO\\u3000 World\\t")
+    'HELLO World'
+    """
+    return " ".join(text.split())
+
+
+def canonical_positions(text: str) -> np.ndarray:
+    """Where each position of a text lies in its canonical text: (len(text) + 1,).
+
+    A run of white space, wherever it is, lies where its one space would be.
+    """
+    positions = np.zeros(len(text) + 1, dtype=np.int64)
+    position = 0
+    pending_space = False
+    for index, character in enumerate(text):
+        if character.isspace():
+            positions[index] = position
+            pending_space = position > 0
+        else:
+            position += pending_space
+            pending_space = False
+            positions[index] = position
+            position += 1
+    positions[len(text)] = position
+    return positions
+
+
+def text_key(canonical: str) -> bytes:
+    """The 16 bytes under which a store keeps a canonical text (blake2b-128)."""
+    return hashlib.blake2b(canonical.encode(), digest_size=KEY_BYTES).digest()
+
+
+def build_cleaner(name: str | None) -> Callable[[str], str]:
+    """ESPnet's text cleaner of that name; None leaves the text as it is.
+
+    Raises:
+        ConfigError: ESPnet knows no such cleaner or lacks what it needs.
+    """
+    if name is None:
+        return str
+    from espnet2.text.cleaner import TextCleaner
+
+    cleaner = TextCleaner(name)
+    try:
+        cleaner("a")
+    except RuntimeError as error:
+        raise ConfigError(
+            f"The text cleaner {name!r} cannot be used.",
+            got=error,
+            wanted="a cleaner of ESPnet: tacotron, jaconv, vietnamese, "
+            "korean_cleaner, whisper_en, whisper_basic, or none",
+            remedy="give the --cleaner of the recipe, and install what it needs",
+        ) from error
+    return cleaner
+
+
+@dataclass(frozen=True)
+class Transcripts:
+    """The texts of some files.
+
+    Attributes:
+        texts: Different canonical texts in the order of their first appearance.
+        lines: Number of utterances read.
+        empty: Names of the utterances without text, which get no teacher.
+    """
+
+    texts: list[str]
+    lines: int
+    empty: list[str]
+
+
+def read_transcripts(
+    paths: Sequence[str | Path], *, cleaner: str | None = None, plain: bool = False
+) -> Transcripts:
+    """Read Kaldi `text` files (first column is the id), or one text a line if `plain`.
+
+    ``-`` is standard input. An id without text is legal: it is reported in `empty`.
+
+    Raises:
+        DataError: A file is missing, is not UTF-8, or there is no text at all.
+    """
+    clean = build_cleaner(cleaner)
+    texts: dict[str, None] = {}
+    empty = []
+    count = 0
+    for path in paths:
+        for number, line in _lines(path):
+            if plain:
+                name, text = f"{path}:{number}", line
+            else:
+                columns = line.split(maxsplit=1)
+                if not columns:
+                    continue
+                name, text = columns[0], columns[1] if len(columns) == 2 else ""
+            count += 1
+            text = canonical_text(clean(text))
+            if text:
+                texts.setdefault(text)
+            else:
+                empty.append(name)
+    if not texts:
+        raise DataError(
+            f"There is no text in {', '.join(map(str, paths))}.",
+            got=f"{count} utterances, {len(empty)} of them empty",
+            wanted="lines of an utterance id, a space and a text"
+            if not plain
+            else "one text a line",
+            remedy="give the recipe's text files, or --plain for files without ids",
+        )
+    return Transcripts(list(texts), count, empty)
+
+
+def _lines(path: str | Path) -> Iterator[tuple[int, str]]:
+    number = 0
+    try:
+        with nullcontext(sys.stdin) if str(path) == "-" else _open(path) as file:
+            for number, line in enumerate(file, 1):
+                yield number, line
+    except OSError as error:
+        raise DataError(
+            f"The text file {path} cannot be read.",
+            got=error.strerror,
+            wanted="a Kaldi text file, such as dump/raw/<set>/text",
+            remedy="run the recipe's data stages first, or correct --text",
+        ) from error
+    except UnicodeDecodeError as error:
+        raise DataError(
+            f"The text file {path} is not UTF-8.",
+            got=f"{error.reason} after line {number}",
+            wanted="UTF-8, as everywhere in ESPnet",
+            remedy=f"convert it, for example: iconv -f GB18030 -t UTF-8 {path}",
+        ) from error
+
+
+def _open(path: str | Path) -> TextIO:
+    # A byte order mark is no part of the first utterance's name.
+    return Path(path).open(encoding="utf-8-sig")
