@@ -23,10 +23,6 @@ from espnet_hkd.losses import (
     quantity_loss,
 )
 
-# The distillation heads: wanted in training only, so the only parameters that a
-# checkpoint may lack.
-HEADS = ("kd_acd.", "kd_lrd.")
-
 PARENT_OPTIONS = (
     "autocast_frontend",
     "extract_feats_in_collect_stats",
@@ -200,7 +196,7 @@ class CIFASRModel(ESPnetASRModel):
         """
         text = text[:, : int(text_lengths.max())]
         hidden, lengths = self.encode_frames(speech, speech_lengths)
-        ys_in, ys_out = self._add_sos_eos(text, text_lengths)
+        ys_in, ys_out = self.add_sos_eos(text, text_lengths)
         targets = text_lengths + 1
         output = self.decoder.teach(hidden, lengths, ys_in, targets)
         valid = ys_out != self.ignore_id
@@ -287,7 +283,7 @@ class CIFASRModel(ESPnetASRModel):
             hidden = hidden[0]
         return hidden, lengths
 
-    def _add_sos_eos(
+    def add_sos_eos(
         self, text: torch.Tensor, text_lengths: torch.Tensor
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """Decoder input (B, U), padded with eos, and targets (B, U), with ignore_id."""

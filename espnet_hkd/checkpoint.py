@@ -1,0 +1,162 @@
+"""Checkpoints for decoding: without distillation heads, teacher store and optimizer."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from pathlib import Path
+from typing import Any
+
+import torch
+import yaml
+
+from espnet_hkd.errors import CheckpointError
+
+HEADS = ("kd_acd.", "kd_lrd.")
+DTYPES = {
+    "float32": torch.float32,
+    "float16": torch.float16,
+    "bfloat16": torch.bfloat16,
+}
+# What RESULTS.md, plots and logs show beside a packed model.
+COMPANIONS = ("RESULTS.md", "images")
+
+
+def slim(
+    exp: str | Path,
+    checkpoint: str = "train.total_count.ave.pth",
+    *,
+    out: str | Path | None = None,
+    inference_config: str | Path | None = None,
+    dtype: str = "float32",
+) -> list[str]:
+    """Write a folder that decodes like an experiment and has nothing else in it.
+
+    Args:
+        exp: Experiment folder with config.yaml.
+        checkpoint: File name in it; a resume point (checkpoint.pth) serves too.
+        out: Folder to write; None: `exp/slim`.
+        inference_config: Decoding YAML; its `ctc_weight` becomes the default of
+            `espnet_hkd.from_pretrained`.
+        dtype: Of the floating-point weights in the file; they are loaded as float32.
+
+    Returns:
+        What was done, line by line.
+
+    Raises:
+        CheckpointError: Something is missing or not what training writes.
+    """
+    exp = Path(exp)
+    out = exp / "slim" if out is None else Path(out)
+    config = _read_config(exp / "config.yaml")
+    weights = _read_weights(exp / checkpoint)
+    dropped = [key for key in weights if key.startswith(HEADS)]
+    kept = {
+        key: value.to(DTYPES[dtype]) if value.is_floating_point() else value
+        for key, value in weights.items()
+        if key not in dropped
+    }
+    out.mkdir(parents=True, exist_ok=True)
+    _replace(out / checkpoint, lambda path: torch.save(kept, path))
+    text = yaml.safe_dump(_slim_config(config, inference_config), sort_keys=False)
+    _replace(out / "config.yaml", lambda path: path.write_text(text, encoding="utf-8"))
+    for name in COMPANIONS:
+        source = exp / name
+        if source.is_dir():
+            shutil.copytree(source, out / name, dirs_exist_ok=True)
+        elif source.is_file():
+            shutil.copy2(source, out / name)
+    numbers = sum(value.numel() for value in kept.values())
+    size = (out / checkpoint).stat().st_size / 2**20
+    return [
+        f"wrote {out / checkpoint}: {numbers:,} weights, {dtype}, {size:.1f} MiB",
+        f"dropped: {', '.join(dropped) or 'nothing: no distillation heads'}",
+    ]
+
+
+def _read_config(path: Path) -> dict[str, Any]:
+    try:
+        config = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, yaml.YAMLError) as error:
+        raise CheckpointError(
+            f"cannot read {path}",
+            got=f"{type(error).__name__}: {error}",
+            wanted="an experiment folder with the config.yaml that training wrote",
+        ) from error
+    if not isinstance(config, dict) or config.get("model") != "hkd_cif":
+        raise CheckpointError(
+            f"{path} does not describe a CIF model", wanted="`model: hkd_cif`"
+        )
+    return config
+
+
+def _read_weights(path: Path) -> dict[str, torch.Tensor]:
+    try:
+        weights = torch.load(path, map_location="cpu", weights_only=True)
+    except FileNotFoundError:
+        names = sorted(p.name for p in path.parent.glob("*.pth"))
+        raise CheckpointError(
+            f"there is no checkpoint {path}", wanted=", ".join(names) or "a .pth file"
+        ) from None
+    except Exception as error:
+        raise CheckpointError(
+            f"{path} cannot be loaded",
+            got=f"{type(error).__name__}: {str(error).splitlines()[0]}",
+            wanted="a checkpoint written by espnet2.bin.asr_train",
+        ) from error
+    if isinstance(weights, dict) and "model" in weights and "optimizers" in weights:
+        weights = weights["model"]
+    if not all(torch.is_tensor(value) for value in weights.values()):
+        raise CheckpointError(f"{path} holds more than weights", wanted="tensors only")
+    return weights
+
+
+def _slim_config(
+    config: dict[str, Any], inference_config: str | Path | None
+) -> dict[str, Any]:
+    """The configuration without teacher; what it was taught with stays readable."""
+    config = dict(config)
+    model_conf = dict(config.get("model_conf") or {})
+    taught = {key: model_conf[key] for key in _TEACHING if key in model_conf}
+    for key in _TEACHING:
+        model_conf.pop(key, None)
+    config["model_conf"] = model_conf
+    config["taught_with"] = taught
+    if config.get("preprocessor") == "hkd_teacher":
+        config["preprocessor"] = "default"
+    conf = dict(config.get("preprocessor_conf") or {})
+    for key in ("store", "missing_teacher"):
+        conf.pop(key, None)
+    config["preprocessor_conf"] = conf
+    # Files of the training machine, which decoding never opens.
+    for key in ("init_param", "train_data_path_and_name_and_type", "train_shape_file"):
+        config[key] = []
+    for key in ("valid_data_path_and_name_and_type", "valid_shape_file"):
+        config[key] = []
+    if inference_config is not None:
+        decoding = yaml.safe_load(Path(inference_config).read_text(encoding="utf-8"))
+        config["inference_conf"] = {"ctc_weight": (decoding or {}).get("ctc_weight", 0.5)}
+    return config
+
+
+_TEACHING = (
+    "acd_weight",
+    "acd_temperature",
+    "acd_negatives",
+    "acd_same_token_negatives",
+    "acd_gather",
+    "lrd_weight",
+    "teacher_dim",
+)
+
+
+def _replace(path: Path, write: Any) -> None:
+    """Write a file whole or not at all."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        write(temporary)
+        with temporary.open("rb") as stream:
+            os.fsync(stream.fileno())
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)

@@ -1,0 +1,277 @@
+"""The decoder under ESPnet's own beam search."""
+
+import pytest
+import torch
+from espnet2.asr.ctc import CTC
+from espnet2.legacy.nets.batch_beam_search import BatchBeamSearch
+from espnet2.legacy.nets.beam_search import BeamSearch
+from espnet2.legacy.nets.scorers.ctc import CTCPrefixScorer
+from espnet2.legacy.nets.scorers.length_bonus import LengthBonus
+from espnet2.lm.seq_rnn_lm import SequentialRNNLM
+
+from espnet_hkd.errors import ConfigError, SearchError
+from tests.small_models import SIZE, VOCAB, make_decoder
+
+EOS = len(VOCAB) - 1
+
+
+def make_search(decoder, *, beam=4, ctc_weight=0.0, lm_weight=0.0, penalty=0.0):
+    torch.manual_seed(1)
+    lm = SequentialRNNLM(len(VOCAB), unit=8, nlayers=1)
+    scorers = {
+        "decoder": decoder,
+        "ctc": CTCPrefixScorer(CTC(len(VOCAB), SIZE), eos=EOS),
+        "lm": lm,
+        "length_bonus": LengthBonus(len(VOCAB)),
+    }
+    return BatchBeamSearch(
+        beam_size=beam,
+        weights={
+            "decoder": 1 - ctc_weight,
+            "ctc": ctc_weight,
+            "lm": lm_weight,
+            "length_bonus": penalty,
+        },
+        scorers=scorers,
+        sos=EOS,
+        eos=EOS,
+        vocab_size=len(VOCAB),
+        pre_beam_score_key="full",
+    ).eval()
+
+
+def encoder_output(*lengths, seed=3):
+    torch.manual_seed(seed)
+    return [torch.randn(length, SIZE) for length in lengths]
+
+
+def count_fired(decoder, hidden):
+    return int(decoder.fire(hidden[None], torch.tensor([len(hidden)])).lengths[0])
+
+
+def labels_of(hypothesis):
+    return hypothesis.yseq[1:-1].tolist()
+
+
+@torch.no_grad()
+def teacher_forced_score(decoder, hidden, labels, fired):
+    """Sum of the log probabilities of the F tokens, in one pass."""
+    tokens = [*labels, EOS][:fired]
+    states = decoder.fire(hidden[None], torch.tensor([len(hidden)])).states
+    logits, _ = decoder.name_tokens(states, torch.tensor([[EOS, *tokens]])[:, :-1])
+    logp = logits[0].log_softmax(-1)
+    return float(logp[torch.arange(fired), torch.tensor(tokens)].sum())
+
+
+@torch.no_grad()
+def test_beam_of_one_equals_greedy_by_hand():
+    decoder = make_decoder()
+    (hidden,) = encoder_output(23)
+    states = decoder.fire(hidden[None], torch.tensor([23])).states
+    fired = states.size(1)
+    assert fired > 3
+    tokens = [EOS]
+    for step in range(fired):
+        logits, _ = decoder.name_tokens(
+            states[:, : step + 1], torch.tensor([tokens])
+        )
+        logp = logits[0, -1].log_softmax(-1)
+        logp[[0, 1]] = -torch.inf
+        if step < fired - 1:
+            logp[EOS] = -torch.inf
+        tokens.append(int(logp.argmax()))
+    if tokens[-1] != EOS:
+        tokens.append(EOS)
+    best = make_search(decoder, beam=1)(hidden, maxlenratio=-40)[0]
+    assert best.yseq.tolist() == tokens
+
+
+@pytest.mark.parametrize("beam", [1, 2, 7, 20])
+def test_scores_equal_the_teacher_forced_pass(beam):
+    decoder = make_decoder()
+    (hidden,) = encoder_output(31)
+    fired = count_fired(decoder, hidden)
+    hypotheses = make_search(decoder, beam=beam)(hidden, maxlenratio=-50)
+    possible = [h for h in hypotheses if h.score > -1e8]
+    assert len(possible) >= min(beam, 2)
+    for hypothesis in possible:
+        labels = labels_of(hypothesis)
+        assert len(labels) in (fired - 1, fired)
+        expected = teacher_forced_score(decoder, hidden, labels, fired)
+        assert float(hypothesis.score) == pytest.approx(expected, abs=1e-4)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {},
+        {"ctc_weight": 0.3},
+        {"ctc_weight": 0.3, "lm_weight": 0.5},
+        {"penalty": 2.0},
+        {"penalty": -2.0, "ctc_weight": 0.5, "lm_weight": 1.0},
+    ],
+    ids=["alone", "ctc", "ctc_and_lm", "length_bonus", "everything"],
+)
+def test_batch_of_utterances_gives_the_hypotheses_of_each_alone(options):
+    decoder = make_decoder()
+    utterances = encoder_output(31, 9, 20, 14)
+    search = make_search(decoder, **options)
+    alone = [search(hidden, maxlenratio=-50) for hidden in utterances]
+    padded = torch.nn.utils.rnn.pad_sequence(utterances, batch_first=True)
+    for row, hidden in enumerate(utterances):
+        padded[row, len(hidden) :] = torch.nan
+    lengths = torch.tensor([len(hidden) for hidden in utterances])
+    if "ctc_weight" in options:
+        # ESPnet's own CTC scorer reads padding, so that NaN is for the decoder alone.
+        padded = padded.nan_to_num(7.0)
+    together = search(padded, x_lengths=lengths, maxlenratio=-50)
+    for one, other in zip(alone, together, strict=True):
+        assert labels_of(one[0]) == labels_of(other[0])
+        assert float(one[0].score) == pytest.approx(float(other[0].score), abs=1e-4)
+
+
+@pytest.mark.parametrize("penalty", [-5.0, 0.0, 5.0])
+@pytest.mark.parametrize("ctc_weight", [0.0, 0.5])
+def test_length_follows_from_the_firings_whatever_the_other_scorers_want(
+    penalty, ctc_weight
+):
+    decoder = make_decoder()
+    for hidden in encoder_output(31, 9, 4, 1):
+        fired = count_fired(decoder, hidden)
+        search = make_search(
+            decoder, penalty=penalty, ctc_weight=ctc_weight, lm_weight=0.5
+        )
+        best = search(hidden, maxlenratio=-50)[0]
+        assert len(labels_of(best)) in (max(fired - 1, 0), fired)
+        assert best.yseq[-1] == EOS
+        assert float(best.score) > -1e8
+
+
+def test_nothing_fired_gives_an_empty_hypothesis_of_score_zero():
+    decoder = make_decoder(initial_weight=0.001)
+    (hidden,) = encoder_output(12)
+    assert count_fired(decoder, hidden) == 0
+    best = make_search(decoder)(hidden, maxlenratio=-20)[0]
+    assert labels_of(best) == []
+    assert float(best.score) == 0.0
+
+
+def test_early_eos_admits_shorter_hypotheses():
+    (hidden,) = encoder_output(31)
+    lengths = {}
+    for early_eos in (False, True):
+        decoder = make_decoder(early_eos=early_eos)
+        with torch.no_grad():
+            decoder.output_layer.weight[EOS] = decoder.output_layer.weight.sum(0)
+        hypotheses = make_search(decoder, beam=20)(hidden, maxlenratio=-50)
+        lengths[early_eos] = {
+            len(labels_of(h)) for h in hypotheses if h.score > -1e8
+        }
+    fired = count_fired(make_decoder(), hidden)
+    assert lengths[False] <= {fired - 1, fired}
+    assert min(lengths[True]) < fired - 1
+
+
+@pytest.mark.parametrize("emit_unk", [False, True])
+def test_unk_is_emitted_only_when_allowed_and_blank_never(emit_unk):
+    decoder = make_decoder(emit_unk=emit_unk)
+    (hidden,) = encoder_output(31)
+    state = decoder.init_state(hidden)
+    xs = hidden[None]
+    logp, _ = decoder.batch_score(torch.tensor([[EOS]]), [state], xs)
+    assert logp[0, 0] < -1e8
+    assert (logp[0, 1] > -1e8) == emit_unk
+
+
+def test_one_step_computes_one_position():
+    decoder = make_decoder()
+    (hidden,) = encoder_output(40)
+    positions = []
+    for layer in decoder.layers:
+        layer.self_attn.linear_k.register_forward_hook(
+            lambda module, inputs, output: positions.append(inputs[0].size(1))
+        )
+    make_search(decoder)(hidden, maxlenratio=-60)
+    assert len(positions) >= 2 * len(decoder.layers)
+    assert set(positions) == {1}
+
+
+def test_fires_once_per_utterance():
+    decoder = make_decoder()
+    calls = []
+    decoder.weight_predictor.register_forward_hook(
+        lambda module, inputs, output: calls.append(inputs[0].size(0))
+    )
+    padded = torch.nn.utils.rnn.pad_sequence(encoder_output(20, 14), batch_first=True)
+    make_search(decoder)(padded, x_lengths=torch.tensor([20, 14]), maxlenratio=-60)
+    assert calls == [2]
+
+
+def test_teacher_forced_forward_scales_to_the_targets():
+    decoder = make_decoder()
+    hidden = torch.nn.utils.rnn.pad_sequence(encoder_output(20, 14), batch_first=True)
+    ys_in = torch.tensor([[EOS, 3, 4, 5], [EOS, 3, EOS, EOS]])
+    logits, lengths = decoder(
+        hidden, torch.tensor([20, 14]), ys_in, torch.tensor([4, 2])
+    )
+    assert logits.shape == (2, 4, len(VOCAB))
+    assert lengths.tolist() == [4, 2]
+
+
+def test_time_synchronous_search_is_refused():
+    decoder = make_decoder()
+    search = BeamSearch(
+        beam_size=2,
+        weights={"decoder": 1.0},
+        scorers={"decoder": decoder},
+        sos=EOS,
+        eos=EOS,
+        vocab_size=len(VOCAB),
+    )
+    with pytest.raises(SearchError, match="time_sync: false"):
+        search(encoder_output(9)[0])
+
+
+def test_partially_autoregressive_search_is_refused():
+    with pytest.raises(SearchError, match="partial_ar: false"):
+        make_decoder().batch_score_partially_AR(None, None, None, None)
+
+
+def test_streaming_search_is_refused():
+    decoder = make_decoder()
+    (hidden,) = encoder_output(30)
+    ys = torch.tensor([[EOS]])
+    _, states = decoder.batch_score(ys, [decoder.init_state(hidden[:20])], hidden[None, :20])
+    with pytest.raises(SearchError, match="streaming: false"):
+        decoder.batch_score(torch.tensor([[EOS, 3]]), states, hidden[None])
+
+
+@pytest.mark.parametrize(
+    ("conf", "named"),
+    [
+        ({"tial": 0.4}, "tial"),
+        ({"tail": 1.5}, "tail"),
+        ({"tail": "half"}, "tail"),
+        ({"threshold": 0.4}, "threshold"),
+        ({"num_blocks": 1.5}, "num_blocks"),
+        ({"attention_heads": 3}, "attention_heads"),
+        ({"dropout_rate": -0.1}, "dropout_rate"),
+        ({"early_eos": "yes"}, "early_eos"),
+        ({"initial_weight": 0.0}, "initial_weight"),
+    ],
+    ids=lambda value: value if isinstance(value, str) else None,
+)
+def test_a_wrong_option_is_named(conf, named):
+    with pytest.raises(ConfigError, match=named) as caught:
+        make_decoder(**conf)
+    assert caught.value.wanted
+
+
+def test_half_precision_decodes_as_float32():
+    decoder = make_decoder()
+    (hidden,) = encoder_output(31)
+    full = make_search(decoder)(hidden, maxlenratio=-50)[0]
+    half = make_decoder().to(torch.bfloat16)
+    search = make_search(half).to(dtype=torch.bfloat16)
+    lowered = search(hidden.to(torch.bfloat16), maxlenratio=-50)[0]
+    assert len(lowered.yseq) == len(full.yseq)
