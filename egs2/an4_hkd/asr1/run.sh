@@ -36,4 +36,6 @@ run_recipe \
     --skip_packing false \
     --train_set train_nodev \
     --valid_set train_dev \
-    --test_sets "train_dev test" "$@"
+    --test_sets "train_dev test" \
+    --bpe_train_text data/train_nodev/text \
+    --lm_train_text data/train_nodev/text "$@"
