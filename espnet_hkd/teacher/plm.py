@@ -386,6 +386,7 @@ def _load_model(transformers: Any, name: str, folder: Path) -> Any:
             wanted="a checkpoint that fits its config.json",
             remedy="fetch it again, or choose another PLM",
         )
+    model.config.use_cache = False
     return model
 
 

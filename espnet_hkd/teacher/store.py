@@ -163,8 +163,8 @@ class TeacherStore:
                 got=f"{len(self)} texts of {self.settings.plm}",
                 wanted="every transcript of the training and the dev set",
                 remedy=self.mend_command(text)
-                + "\n          or, for all of a set, with --text DIR/text in place of "
-                "--plain --text -; what is there is kept",
+                + "\n          or, for a whole set, the same with --text DIR/text in place "
+                "of --plain --text -; what is there is kept",
             )
         shard, index = found
         return shard[index]

@@ -1,0 +1,149 @@
+"""Show a teacher store's facts, verify it, and print one sentence aligned.
+
+    python -m espnet_hkd.bin.inspect_teacher data/teacher --token-type bpe \
+        --bpemodel data/token_list/bpe_unigram30/bpe.model --text "HELLO WORLD"
+
+Each line of the table is a student token with the pieces that teach it, shown by the
+characters they cover, and their weights.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from espnet_hkd.errors import DataError
+    from espnet_hkd.teacher.store import TeacherStore
+
+
+class _Help(
+    argparse.ArgumentDefaultsHelpFormatter, argparse.RawDescriptionHelpFormatter
+):
+    pass
+
+
+def get_parser() -> argparse.ArgumentParser:
+    """The command line, with defaults."""
+    parser = argparse.ArgumentParser(
+        prog="python -m espnet_hkd.bin.inspect_teacher",
+        description=__doc__,
+        formatter_class=_Help,
+    )
+    parser.add_argument("store", help="folder of the store")
+    parser.add_argument("--text", help="a transcript; None: one the store names")
+    parser.add_argument(
+        "--token-type",
+        choices=["char", "bpe", "word"],
+        help="None: word where the text has spaces, else char",
+    )
+    parser.add_argument("--bpemodel", help="sentencepiece model, for bpe")
+    parser.add_argument("--nlsyms", help="file of non-linguistic symbols")
+    parser.add_argument("--token-list", help="tokens.txt, to know what is <unk>")
+    parser.add_argument(
+        "--verify",
+        action=argparse.BooleanOptionalAction,
+        default=True,
+        help="read all of it and compare digests",
+    )
+    return parser
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run the command line."""
+    parser = get_parser()
+    args = parser.parse_args(arguments)
+    if args.token_type == "bpe" and not args.bpemodel:
+        parser.error("--token-type bpe needs --bpemodel")
+    from espnet_hkd.errors import HKDError
+    from espnet_hkd.teacher.show import describe
+    from espnet_hkd.teacher.store import TeacherStore
+
+    try:
+        store = TeacherStore.open(args.store)
+        print(describe(store))
+        if args.verify:
+            store.verify()
+            print("verified:  every shard is as it was written")
+        text = args.text if args.text is not None else store.example
+        if text:
+            print()
+            print(_aligned(store, text, args))
+    except HKDError as error:
+        sys.exit(f"inspect_teacher: {error}")
+
+
+def _aligned(store: TeacherStore, text: str, args: argparse.Namespace) -> str:
+    from espnet_hkd.teacher.align import align
+    from espnet_hkd.teacher.show import alignment_table
+    from espnet_hkd.teacher.text import build_cleaner, canonical_text
+
+    text = canonical_text(build_cleaner(store.settings.cleaner)(text))
+    entry = store[text]
+    token_type = args.token_type or ("word" if " " in text else "char")
+    tokens, spans, unknown = _tokens(text, token_type, args)
+    alignment = align(spans, entry.spans, unknown=unknown)
+    return f"{text}\n\n{alignment_table(text, tokens, entry.spans, alignment)}"
+
+
+def _tokens(
+    text: str, token_type: str, args: argparse.Namespace
+) -> tuple[list[str], np.ndarray, np.ndarray]:
+    """Student tokens (U - 1), their spans, and which of them are `<unk>`."""
+    import numpy as np
+
+    from espnet_hkd.teacher.align import place_bpe, walk
+
+    symbols = _lines(args.nlsyms)
+    if token_type == "bpe":
+        import sentencepiece
+
+        # Its methods are made at run time, out of sight of a type checker.
+        processor: Any = sentencepiece.SentencePieceProcessor()
+        try:
+            processor.load(args.bpemodel)
+        except (OSError, RuntimeError) as error:
+            raise _unreadable("BPE model", args.bpemodel, error) from error
+        tokens = processor.encode(text, out_type=str)
+        spans = place_bpe(text, tokens, processor, symbols=symbols)
+    else:
+        from espnet2.text.char_tokenizer import CharTokenizer
+
+        tokens = (
+            text.split(" ")
+            if token_type == "word"
+            else CharTokenizer(non_linguistic_symbols=symbols).text2tokens(text)
+        )
+        spans = walk(text, tokens, symbols=symbols)
+    known = set(_lines(args.token_list))
+    unknown = [bool(known) and token not in known for token in tokens]
+    return tokens, spans, np.array(unknown, dtype=bool)
+
+
+def _lines(path: str | None) -> list[str]:
+    if path is None:
+        return []
+    try:
+        return Path(path).read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise _unreadable("list of symbols", path, error) from error
+
+
+def _unreadable(what: str, path: str, error: Exception) -> DataError:
+    from espnet_hkd.errors import DataError
+
+    return DataError(
+        f"The {what} {path} cannot be read.",
+        got=str(error).splitlines()[0],
+        wanted="a file of the recipe, in data/token_list or data/nlsyms.txt",
+        remedy="run the recipe's stage 5 first, or correct the path",
+    )
+
+
+if __name__ == "__main__":
+    main()
