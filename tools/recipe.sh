@@ -87,19 +87,26 @@ show_tokens_per_frame() {
         --config "$(option asr_config "" "$@")"
 }
 
-# Pack the model without what only training needs: the distillation heads.
+# Pack the model without what only training needs: distillation heads and teacher.
+# The archive lies where asr.sh would have put it, so stage 15 finds it, too.
 pack_slim() {
-    local checkpoint slim
+    local checkpoint exp archive
     checkpoint=$(packing_command "$@" | sed 's/.*--asr_model_file \([^ ]*\).*/\1/')
-    slim=${checkpoint%.pth}.slim.pth
+    exp=$(dirname "${checkpoint}")
+    checkpoint=$(basename "${checkpoint}")
     if within 14 14 && [ "$(option skip_packing true "$@")" = false ]; then
-        python3 -m espnet_hkd.bin.slim "${checkpoint}" "${slim}"
+        python3 -m espnet_hkd.bin.slim "${exp}" --checkpoint "${checkpoint}" \
+            --inference_config "$(option inference_config "" "$@")"
+        asr_stages 14 14 "$@" --asr_exp "${exp}/slim"
+        archive=${exp}/$(basename "${exp}")_${checkpoint%.pth}.zip
+        mv "${exp}/slim/slim_${checkpoint%.pth}.zip" "${archive}"
+        echo "Packed model: ${archive}"
     fi
-    asr_stages 14 10000 "$@" --inference_asr_model "$(basename "${slim}")"
+    asr_stages 15 10000 "$@"
 }
 
 run_recipe() {
-    local args=() stage stop_stage plm teacher_opts hook threads=${OMP_NUM_THREADS:-}
+    local args=() stage stop_stage plm teacher_opts hook text threads=${OMP_NUM_THREADS:-}
     plm=$(option plm none "$@")
     teacher_opts=$(option teacher_opts "" "$@")
     stage=$(option stage 1 "$@")
@@ -132,6 +139,10 @@ run_recipe() {
         [ -z "${teacher_opts}" ] || hook+=" --teacher_opts ${teacher_opts// /,}"
         set -- --post_process_local_data_opts "${hook}" "$@"
     fi
+
+    # asr.sh would look for these texts where speed perturbation does not put them.
+    text=data/$(option train_set "" "$@")/text
+    set -- --bpe_train_text "${text}" --lm_train_text "${text}" "$@"
 
     asr_stages 1 10 "$@"
     if within 10 11; then

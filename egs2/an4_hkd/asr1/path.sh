@@ -2,19 +2,25 @@
 hkd_root=$(dirname "$(readlink -f "${BASH_SOURCE[0]}")")/../../..
 hkd_root=$(realpath "${hkd_root}")
 
-# ESPnet's scripts call plain python3, so --python alone would not be enough.
-if [ -n "${VIRTUAL_ENV:-${CONDA_PREFIX:-}}" ]; then
-    PATH=${VIRTUAL_ENV:-${CONDA_PREFIX}}/bin:${PATH}
-elif [ -x "${hkd_root}/.venv/bin/python3" ]; then
+# ESPnet's scripts call plain python3, so --python alone would not be enough: the
+# active environment if it has ESPnet, else the one that `make setup` made.
+if ! python3 -c 'import importlib.util as u, sys; sys.exit(not u.find_spec("espnet2"))' \
+    2>/dev/null && [ -x "${hkd_root}/.venv/bin/python3" ]; then
     PATH=${hkd_root}/.venv/bin:${PATH}
 fi
-PATH=${PWD}/utils:${hkd_root}/tools:${PATH}
+case :${PATH}: in
+    *:${PWD}/utils:*) ;;
+    *) PATH=${PWD}/utils:${hkd_root}/tools:${PATH} ;;
+esac
 # Debian's sctk keeps sclite out of PATH.
-command -v sclite >/dev/null || PATH=/usr/lib/sctk/bin:${PATH}
+command -v sclite >/dev/null || PATH=${PATH}:/usr/lib/sctk/bin
 export PATH
 
 # The package beside this recipe, installed or not.
-export PYTHONPATH=${hkd_root}${PYTHONPATH:+:${PYTHONPATH#"${hkd_root}"}}
+case :${PYTHONPATH:-}: in
+    *:${hkd_root}:*) ;;
+    *) export PYTHONPATH=${hkd_root}${PYTHONPATH:+:${PYTHONPATH}} ;;
+esac
 # Kaldi's tools need the C order of sorting, Python must still read UTF-8.
 export LC_ALL=C PYTHONIOENCODING=UTF-8
 export OMP_NUM_THREADS=${OMP_NUM_THREADS:-1}

