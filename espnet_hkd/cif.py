@@ -101,25 +101,35 @@ def integrate_and_fire(
     """
     _check_options(threshold, tail)
     assert weights.shape == hidden.shape[:2], (weights.shape, hidden.shape)
+    batch, _, width = hidden.shape
     with torch.autocast(hidden.device.type, enabled=False):
-        valid = _valid_frames(lengths, hidden.size(1))
-        reached = torch.where(valid, weights.double(), 0.0).cumsum(1)  # (B, T)
-        mass = reached[:, -1]
+        column = lengths[:, None]  # (B, 1)
+        valid = _valid_frames(column, weights)
+        sums = torch.where(valid, weights, 0.0).cumsum(1, dtype=torch.double)
+        mass = sums[:, -1]
         if targets is not None:
-            reached = _scale(reached, targets, lengths)
-        fired = _count_firings(reached, threshold)
-        if targets is not None:
-            tokens, cut = targets.long(), reached
+            tokens = targets.long()[:, None]
+            reached = sums = _scale(sums, tokens, column)
+            fired = _count_firings(sums, threshold)
         else:
-            tokens, cut = _append_tail(reached, fired, tail)
+            fired = _count_firings(sums, threshold)
+            tokens, reached = _append_tail(sums, fired, tail)
         if max_tokens is None:
             max_tokens = int(tokens.max())
         tokens = tokens.clamp(max=max_tokens)
-        pairs = _pair_up(cut, fired, tokens, valid, max_tokens)
-        states = _SumFrames.apply(hidden.flatten(0, 1), *pairs)
-        states = states.view(hidden.size(0), max_tokens, hidden.size(2))
-        ends = _token_ends(pairs, reached.detach(), fired, tokens, lengths)
-    return FiredTokens(states, tokens, mass.to(_at_least_float32(weights)), ends)
+        # Without any token one slot is made, and cut away again.
+        slots = torch.arange(1, max(max_tokens, 1) + 1, device=hidden.device)
+        # The frame in which each token fires, T if it never does.
+        fires = torch.searchsorted(fired, slots.repeat(batch, 1))  # (B, U)
+        pairs = _pair_up(reached, fired, fires, tokens, column)
+        states = _SumFrames.apply(hidden.flatten(0, 1), *pairs).view(batch, -1, width)
+        ends = _token_ends(sums, fires, tokens, column)
+    return FiredTokens(
+        states[:, :max_tokens],
+        tokens[:, 0],
+        mass.to(_at_least_float32(weights)),
+        ends[:, :max_tokens],
+    )
 
 
 def _check_options(threshold: float, tail: float) -> None:
@@ -139,9 +149,9 @@ def _check_options(threshold: float, tail: float) -> None:
         )
 
 
-def _valid_frames(lengths: Tensor, frames: int) -> Tensor:
-    """(B, T) bool, true before an utterance's length."""
-    return torch.arange(frames, device=lengths.device) < lengths[:, None]
+def _valid_frames(lengths: Tensor, like: Tensor) -> Tensor:
+    """(B, T) bool, true before an utterance's length: (B, 1) and (B, T, ...)."""
+    return torch.arange(like.size(1), device=like.device) < lengths
 
 
 def _at_least_float32(x: Tensor) -> torch.dtype:
@@ -153,97 +163,88 @@ def _before(x: Tensor) -> Tensor:
     return F.pad(x, (1, 0))[..., :-1]
 
 
-def _scale(reached: Tensor, targets: Tensor, lengths: Tensor) -> Tensor:
-    """Stretch running sums (B, T) to end at `targets` (B,), in exact equality."""
-    mass = reached[:, -1:]
+def _scale(sums: Tensor, targets: Tensor, lengths: Tensor) -> Tensor:
+    """Stretch running sums (B, T) to end at exactly `targets` (B, 1)."""
+    mass = sums[:, -1:]
     silent = mass < SILENCE
     # Dividing first: x / x is exactly 1, so the last token is complete at the last
     # frame with any weight whatever the rounding before it.
-    scaled = reached / torch.where(silent, 1.0, mass) * targets[:, None]
-    frames = torch.arange(1, reached.size(1) + 1, device=reached.device).double()
-    even = torch.minimum(frames, lengths[:, None]) / lengths[:, None].clamp(min=1)
-    return torch.where(silent, even * targets[:, None], scaled)
+    scaled = sums / torch.where(silent, 1.0, mass) * targets
+    frames = torch.arange(1, sums.size(1) + 1, device=sums.device)
+    even = torch.minimum(frames, lengths) * (targets.double() / lengths)
+    return torch.where(silent, even, scaled)
 
 
-def _count_firings(reached: Tensor, threshold: float) -> Tensor:
+def _count_firings(sums: Tensor, threshold: float) -> Tensor:
     """(B, T) int64: number of tokens complete once each frame is over."""
-    fired = (reached.detach() + (1 - threshold)).floor().long()
-    # A parallel running sum may dip by a rounding error; a firing is never taken back.
-    return fired.cummax(1).values
+    fired = (sums.detach() + (1 - threshold)).long()
+    if fired.device.type != "cpu":
+        # A parallel running sum may dip by a rounding error; no firing is taken back.
+        fired = fired.cummax(1).values
+    return fired
 
 
-def _append_tail(reached: Tensor, fired: Tensor, tail: float) -> tuple[Tensor, Tensor]:
-    """Count tokens (B,) at inference, stretching a sufficient rest to a whole token."""
+def _append_tail(sums: Tensor, fired: Tensor, tail: float) -> tuple[Tensor, Tensor]:
+    """Count tokens (B, 1) at inference, stretching a sufficient rest to a whole one."""
     whole = fired[:, -1:]
-    rest = reached[:, -1:] - whole
+    rest = sums[:, -1:] - whole
     flush = rest > tail
-    stretched = whole + (reached - whole) / torch.where(flush, rest, 1.0)
-    reached = torch.where(flush & (fired == whole), stretched, reached)
-    return (whole + flush).squeeze(1), reached
+    stretched = whole + (sums - whole) / torch.where(flush, rest, 1.0)
+    return whole + flush, torch.where(flush & (fired == whole), stretched, sums)
 
 
 class _Pairs(NamedTuple):
     """The (frame, token) pairs of a batch, in the order of frames and of tokens.
 
-    P is B * (T + U), an upper bound; surplus pairs come last, in a bag of their own.
+    Each utterance has T + U - 1 of them, the most there can be. Surplus pairs follow
+    the last one: the same frame, later tokens, share 0.
     """
 
     share: Tensor  # (P,) float64: how much of the token the frame covers
     frame: Tensor  # (P,) row of the frame among B * T
-    token: Tensor  # (P,) row of the token among B * U, B * U for surplus pairs
-    frame_starts: Tensor  # (B * T + 1,) first pair of each frame, then of the surplus
-    token_starts: Tensor  # (B * U + 1,) first pair of each token, then of the surplus
+    token: Tensor  # (P,) row of the token among B * U
+    frame_starts: Tensor  # (B * T,) first pair of each frame
+    token_starts: Tensor  # (B * U,) first pair of each token
 
 
 def _pair_up(
-    reached: Tensor, fired: Tensor, tokens: Tensor, valid: Tensor, slots: int
+    reached: Tensor, fired: Tensor, fires: Tensor, tokens: Tensor, lengths: Tensor
 ) -> _Pairs:
     """List the pairs of a batch.
 
     Args:
-        reached: (B, T) end of each frame on the line of masses.
+        reached: (B, T) end of each frame on the line.
         fired: (B, T) number of tokens complete once each frame is over.
-        tokens: (B,) number of tokens to make.
-        valid: (B, T) which frames are not padding.
-        slots: U.
+        fires: (B, U) frame in which each token fires, T if it never does.
+        tokens: (B, 1) number of tokens to make; the last of them ends the line.
+        lengths: (B, 1) number of valid frames.
     """
-    batch, frames = reached.shape
-    device = reached.device
-    tokens = tokens[:, None]
-    # Token in which each frame begins and ends; frames after the last token have none.
-    first = _before(fired)
-    last = torch.minimum(fired, tokens - 1)
-    used = valid & (first < tokens)
-    count = torch.where(used, last - first + 1, 0).flatten()
-    stop = count.cumsum(0)
-    start = stop - count
+    (batch, frames), slots, device = reached.shape, fires.size(1), reached.device
+    total = frames + slots - 1
+    place = torch.arange(total + 1, device=device)
+    # The frame that ends the line; surplus pairs are its own.
+    final = torch.minimum(torch.searchsorted(fired, tokens), lengths - 1)
+    inner = place[:frames] < final
+    # Pairs up to the end of a frame: one for each frame, one for each token complete.
+    frame_stops = torch.where(inner, fired + place[1 : frames + 1], total)
+    token_stops = torch.minimum(fires, final) + place[1 : slots + 1]
 
-    total = batch * (frames + slots)
-    # A pair's frame is the number of frames that stopped before it.
-    stops = torch.zeros(total + 1, dtype=torch.long, device=device)
-    stops.scatter_add_(0, stop, torch.ones_like(stop))
-    frame = stops.cumsum(0)[:total].clamp(max=batch * frames - 1)
-    pair = torch.arange(total, device=device)
-    row = first + slots * torch.arange(batch, device=device)[:, None]
-    token = (row.flatten() - start)[frame] + pair
-    token = torch.where(pair < stop[-1], token, batch * slots)
-    sizes = torch.zeros(batch * slots + 1, dtype=torch.long, device=device)
-    sizes.scatter_add_(0, token, torch.ones_like(token))
+    # Before pair p, some pairs completed a token, and all others a frame.
+    done = torch.zeros(batch, total + 1, dtype=torch.long, device=device)
+    done = done.scatter_(1, token_stops, 1).cumsum(1)
+    frame = torch.minimum(place - done, final)[:, :-1]
+    token = done[:, :-1].clamp(max=slots - 1)
+    # Pairs are cut from the line where a token ends or a frame does.
+    cuts = torch.minimum(done, tokens).double()
+    cuts.scatter_(1, frame_stops, torch.where(inner, reached, tokens.double()))
 
-    # A frame covers all of a token but what lies before its start and after its end.
-    # Frames that end with the last token or beyond it end exactly there.
-    end = torch.where(fired < tokens, reached, tokens.double())
-    head = torch.where(used, first - _before(end), 0.0).flatten()
-    rest = torch.where(used, end - last - 1, 0.0).flatten()
-    share = torch.ones(total, dtype=torch.double, device=device)
-    share = share.scatter_add(0, start, head)
-    share = share.scatter_add(0, (stop - 1).clamp(min=0), rest)
+    row = torch.arange(batch, device=device)[:, None]
     return _Pairs(
-        share,
-        frame,
-        token,
-        torch.cat([start, stop[-1:]]),
-        sizes.cumsum(0) - sizes,
+        share=cuts.diff().flatten(),
+        frame=(frame + row * frames).flatten(),
+        token=(token + row * slots).flatten(),
+        frame_starts=(_before(frame_stops) + row * total).flatten(),
+        token_starts=(_before(token_stops) + row * total).flatten(),
     )
 
 
@@ -254,8 +255,7 @@ class _SumFrames(torch.autograd.Function):
     def forward(ctx, hidden, share, frame, token, frame_starts, token_starts):
         ctx.save_for_backward(hidden, share, frame, token, frame_starts, token_starts)
         wide = hidden.to(_at_least_float32(hidden))
-        states = _sum_bags(wide, frame, token_starts, share)
-        return states.to(hidden.dtype)
+        return _sum_bags(wide, frame, token_starts, share).to(hidden.dtype)
 
     @staticmethod
     @torch.autograd.function.once_differentiable
@@ -263,48 +263,34 @@ class _SumFrames(torch.autograd.Function):
         hidden, share, frame, token, frame_starts, token_starts = ctx.saved_tensors
         grad = grad.to(_at_least_float32(hidden)).contiguous()
         grad_hidden = grad_share = None
-        if grad.numel() == 0:
-            return torch.zeros_like(hidden), torch.zeros_like(share), *[None] * 4
-        # What surplus pairs bring lands in their own bag or is never looked at.
-        token = token.clamp(max=grad.size(0) - 1)
         if ctx.needs_input_grad[1]:
-            # The product of each pair's frame and token gradient; autograd's own
-            # kernel for embedding_bag, which has no public name.
+            # The product of each pair's frame with its token's gradient: autograd's
+            # own kernel for embedding_bag, which has no public name.
             products = torch.ops.aten._embedding_bag_per_sample_weights_backward
             wide = hidden.to(grad.dtype)
             grad_share = products(grad, wide, frame, token_starts, token, 0).double()
         if ctx.needs_input_grad[0]:
             grad_hidden = _sum_bags(grad, token, frame_starts, share).to(hidden.dtype)
-        return grad_hidden, grad_share, *[None] * 4
+        return grad_hidden, grad_share, None, None, None, None
 
 
 def _sum_bags(rows: Tensor, index: Tensor, starts: Tensor, share: Tensor) -> Tensor:
-    """Sum of share * rows[index] from each start to the next, surplus left out."""
+    """Sums of share * rows[index], each from its start to the next."""
     share = share.to(rows.dtype)
-    bags = F.embedding_bag(index, rows, starts, mode="sum", per_sample_weights=share)
-    return bags[:-1]
+    return F.embedding_bag(index, rows, starts, mode="sum", per_sample_weights=share)
 
 
 @torch.no_grad()
-def _token_ends(
-    pairs: _Pairs, reached: Tensor, fired: Tensor, tokens: Tensor, lengths: Tensor
-) -> Tensor:
+def _token_ends(sums: Tensor, fires: Tensor, tokens: Tensor, lengths: Tensor) -> Tensor:
     """(B, U) float32: fractional frame at which each token is complete."""
-    batch, frames = reached.shape
-    device = reached.device
-    # The last pair of a token holds the frame in which it fires.
-    frame = pairs.frame[pairs.token_starts[1:] - 1].view(batch, -1)
-    frame = frame - frames * torch.arange(batch, device=device)[:, None]
-    number = torch.arange(frame.size(1), device=device)
-    within = frame.clamp(0, frames - 1)
-    start = _before(reached).gather(1, within)
-    weight = reached.gather(1, within) - start
-    part = (number + 1 - start) / weight.clamp(min=torch.finfo(weight.dtype).tiny)
-    ends = frame + part.clamp(max=1)
+    frames = sums.size(1)
+    number = torch.arange(1, fires.size(1) + 1, device=sums.device)
+    within = fires.clamp(max=frames - 1)
+    start = _before(sums).gather(1, within)
+    part = (number - start) / (sums.gather(1, within) - start)
     # A tail, whose firing never came, takes all that is left of the utterance.
-    ends = torch.where(number < fired[:, -1:], ends, lengths[:, None].double())
-    ends = torch.minimum(ends, lengths[:, None])
-    return torch.where(number < tokens[:, None], ends, 0.0).float()
+    ends = torch.where(fires == frames, lengths, fires + part.clamp(max=1))
+    return torch.where(number > tokens, 0.0, ends).float()
 
 
 def integrate_and_fire_reference(
@@ -437,7 +423,7 @@ class WeightPredictor(nn.Module):
         `lengths` (B,) counts valid frames; padding may hold anything. Weights of half
         precision frames are float32: their sum over an utterance counts its tokens.
         """
-        valid = _valid_frames(lengths, hidden.size(1))
+        valid = _valid_frames(lengths[:, None], hidden)
         hidden = hidden.masked_fill(~valid[..., None], 0.0)
         mixed = self.conv(hidden.transpose(1, 2)).transpose(1, 2)  # (B, T, D)
         logits = self.linear(self.dropout(mixed)).squeeze(-1)
