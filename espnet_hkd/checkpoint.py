@@ -12,6 +12,7 @@ import yaml
 
 from espnet_hkd.errors import CheckpointError
 
+# Parameters that only training needs: a checkpoint may lack them, nothing else.
 HEADS = ("kd_acd.", "kd_lrd.")
 DTYPES = {
     "float32": torch.float32,

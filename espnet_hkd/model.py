@@ -13,6 +13,7 @@ import torch
 from espnet2.asr.espnet_model import ESPnetASRModel
 from espnet2.torch_utils.device_funcs import force_gatherable
 
+from espnet_hkd.checkpoint import HEADS
 from espnet_hkd.decoder import CIFDecoder, DecoderOutput
 from espnet_hkd.errors import CheckpointError, ConfigError, SearchError
 from espnet_hkd.losses import (

@@ -81,12 +81,19 @@ def add_classes(task: ModuleType) -> None:
                 )
 
 
+def add_plots(task: ModuleType) -> None:
+    """Let the task's trainer draw the firing of CIF models, beside the attention."""
+    from espnet_hkd.recognize.plots import add_firing_plots
+
+    add_firing_plots(task.ASRTask.trainer)
+
+
 def _qualified(cls: type) -> str:
     return f"{cls.__module__}:{cls.__qualname__}"
 
 
 # What is done to a task module after its execution, in this order.
-_actions: list[Callable[[ModuleType], None]] = [add_classes]
+_actions: list[Callable[[ModuleType], None]] = [add_classes, add_plots]
 
 
 def after_import(action: Callable[[ModuleType], None]) -> None:
