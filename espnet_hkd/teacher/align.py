@@ -133,7 +133,7 @@ def place_bpe(
         if index >= len(tokens) or piece.piece != tokens[index]:
             token = tokens[index] if index < len(tokens) else None
             raise _misplaced(text, token, index, piece.begin)
-        if piece.piece.lstrip("\u2581") not in symbols:
+        if piece.surface.strip() and piece.piece.lstrip("\u2581") not in symbols:
             spans[index] = piece.begin, piece.end
     if len(pieces) != len(tokens):
         raise _misplaced(text, tokens[len(pieces)], len(pieces), len(text))

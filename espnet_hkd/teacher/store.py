@@ -148,7 +148,7 @@ class TeacherStore:
         return sum(shard.texts for shard in self.shards)
 
     def __contains__(self, text: object) -> bool:
-        return isinstance(text, str) and self._find(text) is not None
+        return isinstance(text, str) and self._find(canonical_text(text)) is not None
 
     def __getitem__(self, text: str) -> TeacherEntry:
         """The entry of a text, states and spans as read-only views of the file.
@@ -156,6 +156,14 @@ class TeacherStore:
         Raises:
             MissingTeacherError: The store lacks it; says which command adds it.
         """
+        text = canonical_text(text)
+        if not text:
+            raise MissingTeacherError(
+                f"The teacher store {self.folder} has no entry for an empty transcript.",
+                got="an empty transcript",
+                wanted="text that a PLM can read",
+                remedy="leave such utterances out, as stage 4 of asr.sh does",
+            )
         found = self._find(text)
         if found is None:
             raise MissingTeacherError(
@@ -163,8 +171,8 @@ class TeacherStore:
                 got=f"{len(self)} texts of {self.settings.plm}",
                 wanted="every transcript of the training and the dev set",
                 remedy=self.mend_command(text)
-                + "\n          or, for a whole set, the same with --text DIR/text in place "
-                "of --plain --text -; what is there is kept",
+                + "\n          or, for a whole set, with --text DIR/text in place of "
+                "--plain --text -; what is there is kept",
             )
         shard, index = found
         return shard[index]
@@ -195,13 +203,13 @@ class TeacherStore:
                 raise damaged(path, f"sha256 {digest}, not {record.sha256}")
 
     def mend_command(self, text: str) -> str:
-        """The command that adds a text to this store."""
+        """The command that adds a canonical text to this store."""
         words = ["python", "-m", "espnet_hkd.bin.extract_teacher", "--plain"]
         words += ["--text", "-", "--out", str(self.folder), *self.settings.options()]
-        return f"echo {shlex.quote(canonical_text(text))} | {shlex.join(words)}"
+        return f"echo {shlex.quote(text)} | {shlex.join(words)}"
 
     def _find(self, text: str) -> tuple[Shard, int] | None:
-        key = text_key(canonical_text(text))
+        key = text_key(text)
         shard = self._shard(shard_of(key, len(self.shards)))
         index = shard.find(key)
         return None if index is None else (shard, index)
