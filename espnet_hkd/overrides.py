@@ -155,12 +155,12 @@ def _expected(parameter: inspect.Parameter) -> object:
 def _fits(value: object, parameter: inspect.Parameter) -> bool:
     from typeguard import TypeCheckError, check_type
 
+    if value is None and parameter.default is None:
+        return True
     expected = _expected(parameter)
     # Python counts True among the numbers; a user who writes it does not.
-    if isinstance(value, bool) and bool not in (
-        typing.get_args(expected) or (expected,)
-    ):
-        return expected in (typing.Any, object)
+    if isinstance(value, bool) and expected not in (typing.Any, object):
+        return bool in (typing.get_args(expected) or (expected,))
     try:
         check_type(value, expected)
     except TypeCheckError:
@@ -234,12 +234,15 @@ def install(texts: Sequence[str]) -> None:
 
     def wrap(task: ModuleType) -> None:
         build = task.ASRTask.build_model.__func__
+        if hasattr(build, "overridden"):
+            return
 
         @functools.wraps(build)
         def build_model(cls, args):
             apply(settings, args)
             return build(cls, args)
 
+        build_model.overridden = True
         task.ASRTask.build_model = classmethod(build_model)
 
     registry.after_import(wrap)

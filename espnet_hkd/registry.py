@@ -23,15 +23,9 @@ TASK_MODULES = ("espnet2.tasks.asr", "espnet3.systems.esp2_asr.task")
 # Lower-case names: ESPnet looks names up both as written and lowered.
 CLASSES = {
     "model": {"hkd_cif": "espnet_hkd.model:CIFASRModel"},
-    "encoder": {"hkd_pooled_conformer": "espnet_hkd.encoder:PooledConformerEncoder"},
     "decoder": {"hkd_cif_transformer": "espnet_hkd.decoder:CIFDecoder"},
     "preprocessor": {"hkd_teacher": "espnet_hkd.preprocessor:HKDPreprocessor"},
 }
-
-_REMEDY = (
-    "install espnet_hkd again beside a supported ESPnet, or, to run ESPnet without "
-    "it, uninstall it or set ESPNET_HKD_AUTOLOAD=0"
-)
 
 _lock = threading.Lock()
 
@@ -47,35 +41,19 @@ def add_classes(task: ModuleType) -> None:
 
     Safe to call again. A name that another package has taken is an error, never
     silently replaced.
-
-    Raises:
-        HKDError: A class cannot be imported, is not what ESPnet asks for, or the
-            module has no such choices.
     """
     for kind, named in CLASSES.items():
+        choices = getattr(task, f"{kind}_choices")
         for name, path in named.items():
-            try:
-                choices = getattr(task, f"{kind}_choices")
-                cls = load_class(path)
-                # ClassChoices checks this in its constructor only.
-                if choices.base_type and not issubclass(cls, choices.base_type):
-                    raise TypeError(f"{path} is not a {choices.base_type.__name__}")
-                taken = choices.classes.setdefault(name, cls)
-            except ModuleNotFoundError as error:
-                if error.name == path.partition(':')[0]:
-                    continue
-                raise
-            except Exception as error:
-                raise HKDError(
-                    f"espnet_hkd cannot add --{kind} {name} to {task.__name__}",
-                    got=f"{type(error).__name__}: {error}",
-                    wanted=f"{path} and ESPnet's {kind}_choices",
-                    remedy=_REMEDY,
-                ) from error
-            if taken is not cls and _qualified(taken) != _qualified(cls):
+            cls = load_class(path)
+            # ClassChoices checks this in its constructor only.
+            if choices.base_type and not issubclass(cls, choices.base_type):
+                raise TypeError(f"{path} is not a {choices.base_type.__name__}")
+            taken = choices.classes.setdefault(name, cls)
+            if f"{taken.__module__}:{taken.__qualname__}" != path:
                 raise ConfigError(
                     f"--{kind} {name} is taken in {task.__name__}",
-                    got=_qualified(taken),
+                    got=f"{taken.__module__}:{taken.__qualname__}",
                     wanted=path,
                     remedy="uninstall the package that took the name",
                 )
@@ -86,10 +64,6 @@ def add_plots(task: ModuleType) -> None:
     from espnet_hkd.recognize.plots import add_firing_plots
 
     add_firing_plots(task.ASRTask.trainer)
-
-
-def _qualified(cls: type) -> str:
-    return f"{cls.__module__}:{cls.__qualname__}"
 
 
 # What is done to a task module after its execution, in this order.
@@ -128,7 +102,18 @@ def _there(name: str) -> bool:
 
 def _serve(task: ModuleType) -> None:
     for action in list(_actions):
-        action(task)
+        try:
+            action(task)
+        except HKDError:
+            raise
+        except Exception as error:
+            raise HKDError(
+                f"espnet_hkd cannot make itself known to {task.__name__}",
+                got=f"{type(error).__name__}: {error}",
+                wanted="an intact espnet_hkd beside an ESPnet that it supports",
+                remedy="install espnet_hkd again; or, to run ESPnet without it, "
+                "uninstall it or set ESPNET_HKD_AUTOLOAD=0",
+            ) from error
 
 
 class TaskFinder:

@@ -10,16 +10,20 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 
 venv=$PWD/.venv
+cache=$PWD/.cache
 # Lies in every .venv that this script began; holds the key of the one it finished.
 stamp=$venv/.espnet_hkd
-log=$venv/setup.log
+log=$cache/setup.log
 gigabytes=8
 
 say() { echo "set-up: $*"; }
-fail() {
-    echo "set-up: error: $1" >&2
+warn() {
+    echo "set-up: $1" >&2
     shift
     printf '  %s\n' "$@" >&2
+}
+fail() {
+    warn "error: $1" "${@:2}"
     exit 1
 }
 
@@ -28,36 +32,35 @@ key() {
     { echo "$PWD"; cat pyproject.toml setup.py constraints.txt; } | sha256sum | cut -c1-64
 }
 
-# Commands the recipes call, and the Debian packages they come in.
-install_tools() {
-    local pair missing=()
-    for pair in sox:sox sctk:sctk espeak-ng:espeak-ng zip:zip unzip:unzip perl:perl; do
-        # sclite alone will do: sctk is Debian's name for the collection.
-        if [ "$pair" = sctk:sctk ] && command -v sclite >/dev/null; then continue; fi
-        command -v "${pair%:*}" >/dev/null || missing+=("${pair#*:}")
-    done
-    [ ${#missing[@]} -gt 0 ] || return 0
-    if ! command -v apt-get >/dev/null || [ "$(id -u)" -ne 0 ]; then
-        fail "programs are missing: ${missing[*]}" \
-            "on Debian or Ubuntu: sudo apt-get install ${missing[*]}"
-    fi
-    say "installing Debian packages: ${missing[*]}"
-    if ! apt_install "${missing[@]}"; then
-        cat "$apt_log" >&2
-        fail "apt-get could not install: ${missing[*]}" "its output stands above"
-    fi
-}
-
-apt_log=$(mktemp)
-trap 'rm -f "$apt_log"' EXIT
+can_apt() { [ "$(id -u)" -eq 0 ] && command -v apt-get >/dev/null; }
 
 apt_install() {
-    export DEBIAN_FRONTEND=noninteractive
-    { apt-get update && apt-get install -y --no-install-recommends "$@"; } \
-        >"$apt_log" 2>&1
+    say "installing Debian packages: $*"
+    if ! { apt-get update && DEBIAN_FRONTEND=noninteractive \
+        apt-get install -y --no-install-recommends "$@"; } >"$log" 2>&1; then
+        tail -n 15 "$log" >&2
+        return 1
+    fi
 }
 
-# Each candidate is tried by running it: pyenv's shims exist for versions that do not.
+# The programs that recipes and demo call, by their Debian packages.
+install_programs() {
+    local program missing=()
+    for program in sox espeak-ng zip unzip perl; do
+        command -v "$program" >/dev/null || missing+=("$program")
+    done
+    # Debian keeps sclite out of PATH, behind the command sctk.
+    command -v sclite >/dev/null || command -v sctk >/dev/null || missing+=(sctk)
+    [ ${#missing[@]} -eq 0 ] && return
+    if can_apt; then
+        apt_install "${missing[@]}" || fail "apt-get cannot install ${missing[*]}"
+    else
+        warn "recipes, demo and tests need programs that are missing: ${missing[*]}" \
+            "on Debian or Ubuntu: sudo apt-get install ${missing[*]}"
+    fi
+}
+
+# Each candidate is tried by running it: pyenv has shims for versions that it lacks.
 usable() {
     "$1" -c '
 import sys, venv, ensurepip
@@ -65,22 +68,30 @@ sys.exit(not (3, 12) <= sys.version_info < (3, 14))' >/dev/null 2>&1
 }
 
 find_python() {
-    local candidate root
+    local candidate
+    for candidate in python3.12 python3.13 python3 \
+        "${PYENV_ROOT:-${HOME:-}/.pyenv}"/versions/3.1[23]*/bin/python3 \
+        "${UV_PYTHON_INSTALL_DIR:-${HOME:-}/.local/share/uv/python}"/*-3.1[23]*/bin/python3; do
+        if usable "$candidate"; then
+            command -v "$candidate"
+            return
+        fi
+    done
+    return 1
+}
+
+choose_python() {
     if [ -n "${PYTHON:-}" ]; then
         usable "$PYTHON" || fail "PYTHON=$PYTHON cannot be used" \
             "wanted: Python 3.12 or 3.13 with the modules venv and ensurepip"
-        command -v "$PYTHON"
+        python=$(command -v "$PYTHON")
         return
     fi
-    for candidate in python3.12 python3.13 python3; do
-        if usable "$candidate"; then command -v "$candidate"; return; fi
-    done
-    for root in "${PYENV_ROOT:-$HOME/.pyenv}/versions" \
-        "${UV_PYTHON_INSTALL_DIR:-$HOME/.local/share/uv/python}" /opt /usr/local; do
-        for candidate in "$root"/*3.1[23]*/bin/python3; do
-            if usable "$candidate"; then echo "$candidate"; return; fi
-        done
-    done
+    python=$(find_python) && return
+    # Debian's own Python comes without ensurepip.
+    if can_apt && apt-cache policy python3 | grep -q 'Candidate: 3\.1[23]\.'; then
+        apt_install python3 python3-venv && python=$(find_python) && return
+    fi
     fail "no Python 3.12 or 3.13 with the modules venv and ensurepip was found" \
         "Debian 13 or Ubuntu 24.04: apt-get install python3 python3-venv" \
         "elsewhere: pyenv install 3.12, or uv python install 3.12" \
@@ -94,65 +105,83 @@ check_space() {
         "got: $free GB free in $PWD" "wanted: $gigabytes GB"
 }
 
-# Every 30 seconds, a sign of life: how long so far, and what pip does.
-report_progress() {
-    local doing
-    while sleep 30; do
-        doing=$(grep -oE '(Downloading|Installing collected|Building wheel|Collecting).*' \
-            "$log" | tail -n 1 | sed -E 's#[a-z]+://[^ ]*/##' | cut -c1-70)
-        say "$SECONDS s: $doing"
-    done
+# Begin .venv anew. Renaming keeps every moment in which a kill can come clean: either
+# there is no .venv, or one with a stamp.
+make_venv() {
+    rm -rf "$cache/old-venv" "$cache/new-venv"
+    if [ -e "$venv" ]; then
+        mv "$venv" "$cache/old-venv"
+        rm -rf "$cache/old-venv"
+    fi
+    check_space
+    mkdir "$cache/new-venv"
+    : >"$cache/new-venv/$(basename "$stamp")"
+    mv "$cache/new-venv" "$venv"
+    "$python" -m venv "$venv" >"$log" 2>&1 ||
+        fail "$python cannot make a virtual environment" "log: $log"
 }
 
 install_packages() {
-    report_progress &
-    local reporter=$! code=0
-    # The download cache is pip's own; a second set-up takes far less.
+    local pip next=30
     "$venv/bin/python" -m pip install --disable-pip-version-check --no-input \
-        --constraint constraints.txt --editable '.[dev]' >>"$log" 2>&1 || code=$?
-    kill "$reporter" 2>/dev/null || true
-    wait "$reporter" 2>/dev/null || true
-    [ "$code" -eq 0 ] && return
-    tail -n 15 "$log" >&2
-    fail "pip could not install the packages" "full log: $log" \
-        "the next call of tools/setup.sh begins again"
+        --constraint constraints.txt --editable '.[dev]' >"$log" 2>&1 &
+    pip=$!
+    # A job in the background does not hear Ctrl-C.
+    trap 'kill "$pip" 2>/dev/null; exit 130' INT TERM
+    while kill -0 "$pip" 2>/dev/null; do
+        sleep 1
+        [ "$SECONDS" -ge "$next" ] || continue
+        next=$((next + 30))
+        say "$SECONDS s: $(last_action)"
+    done
+    if ! wait "$pip"; then
+        tail -n 15 "$log" >&2
+        fail "pip cannot install the packages" "log: $log" \
+            "the next call of tools/setup.sh begins again"
+    fi
+    trap - INT TERM
+}
+
+last_action() {
+    grep -oE '(Downloading|Installing collected|Building wheel|Collecting).*' "$log" |
+        tail -n 1 | sed -E 's#[a-z]+://[^ ]*/##' | cut -c1-60
 }
 
 main() {
     local wanted python made=""
+    install_programs
     wanted=$(key)
-    if [ -f "$stamp" ]; then made=$(cat "$stamp"); fi
-    install_tools
+    if [ -f "$stamp" ]; then
+        made=$(cat "$stamp")
+    elif [ -e "$venv" ]; then
+        fail "$venv exists and was not made by this script" "remedy: move it away"
+    fi
     [ "$made" != "$wanted" ] || return 0
 
-    if [ -e "$venv" ] && [ ! -f "$stamp" ]; then
-        fail "$venv exists and was not made by this script" "move it away"
-    fi
-    if [ -z "$made" ]; then
-        # New, or left half-made: pip does not mend what was half installed.
-        python=$(find_python)
-        rm -rf "$venv"
-        check_space
-        mkdir "$venv"
-        : >"$stamp"
-        say "making .venv with $("$python" --version): about 7 GB, PyTorch with CUDA among"
-        say "it; two minutes from a near mirror or pip's cache, longer over a slow line"
-        "$python" -m venv "$venv" >>"$log" 2>&1 ||
-            fail "$python could not make a virtual environment" "full log: $log"
-    else
+    if [ -n "$made" ] && [ -x "$venv/bin/python" ]; then
         say "bringing .venv up to date"
         : >"$stamp"
+    else
+        choose_python
+        say "making .venv with $("$python" --version): 7 GB, for PyTorch comes with CUDA;"
+        say "two minutes when pip has the packages at hand, longer over a slow line"
+        make_venv
     fi
     install_packages
     echo "$wanted" >"$stamp"
-    say "done after $SECONDS s; log in .venv/setup.log"
+    say "done after $SECONDS s; log: .cache/setup.log"
 }
 
-# `make test` and `make demo` may be started side by side: one makes, one waits.
+mkdir -p "$cache"
+# Two targets may be started side by side: one makes .venv, one waits. What a killed
+# call leaves running holds the lock until it ends, too.
 if command -v flock >/dev/null; then
-    exec 9>.setup.lock
-    flock --nonblock 9 || { say "waiting for another set-up"; flock 9; }
+    exec 9>"$cache/setup.lock"
+    flock --nonblock 9 || {
+        say "waiting for another set-up to end"
+        flock 9
+    }
 fi
-# No Python of .venv itself may make .venv.
+# The Python of .venv must not make .venv.
 PATH=${PATH//"$venv/bin:"/}
 main

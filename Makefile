@@ -1,0 +1,24 @@
+# Every target makes .venv first, where that is still to do: `make test` and
+# `make demo` work as the first command in a fresh clone.
+
+.PHONY: setup lint test demo
+
+# Tests start many processes; each with all the threads would be slower.
+export OMP_NUM_THREADS ?= 1
+
+# The programs of .venv, among them python3, come first for the recipes.
+IN_VENV = PATH="$(CURDIR)/.venv/bin:$$PATH"
+
+setup:
+	@tools/setup.sh
+
+lint: setup
+	$(IN_VENV) ruff check
+	$(IN_VENV) ruff format --check
+	$(IN_VENV) pyright
+
+test: lint
+	$(IN_VENV) pytest
+
+demo: setup
+	@$(IN_VENV) tools/demo.sh
