@@ -29,6 +29,8 @@ from espnet_hkd.errors import ConfigError
 
 # Below this sum an utterance says nothing about where its tokens are.
 SILENCE = 1e-6
+# A token whose mass is complete but for this much fires: ten weights of 0.1 are one.
+ROUNDING = 1e-9
 
 
 @dataclass(frozen=True)
@@ -101,11 +103,10 @@ def integrate_and_fire(
     """
     _check_options(threshold, tail)
     assert weights.shape == hidden.shape[:2], (weights.shape, hidden.shape)
-    batch, _, width = hidden.shape
     with torch.autocast(hidden.device.type, enabled=False):
         column = lengths[:, None]  # (B, 1)
         valid = _valid_frames(column, weights)
-        sums = torch.where(valid, weights, 0.0).cumsum(1, dtype=torch.double)
+        sums = torch.where(valid, weights, 0.0).double().cumsum(1)
         mass = sums[:, -1]
         if targets is not None:
             tokens = targets.long()[:, None]
@@ -118,12 +119,10 @@ def integrate_and_fire(
             max_tokens = int(tokens.max())
         tokens = tokens.clamp(max=max_tokens)
         # Without any token one slot is made, and cut away again.
-        slots = torch.arange(1, max(max_tokens, 1) + 1, device=hidden.device)
-        # The frame in which each token fires, T if it never does.
-        fires = torch.searchsorted(fired, slots.repeat(batch, 1))  # (B, U)
-        pairs = _pair_up(reached, fired, fires, tokens, column)
-        states = _SumFrames.apply(hidden.flatten(0, 1), *pairs).view(batch, -1, width)
-        ends = _token_ends(sums, fires, tokens, column)
+        fires = _find_firings(fired, max(max_tokens, 1))
+        pairs = _pair_up(reached.detach(), fired, fires, tokens, column)
+        states = _SumFrames.apply(hidden, reached, *pairs)
+        ends = _token_ends(sums.detach(), fires, tokens, column)
     return FiredTokens(
         states[:, :max_tokens],
         tokens[:, 0],
@@ -164,24 +163,28 @@ def _before(x: Tensor) -> Tensor:
 
 
 def _scale(sums: Tensor, targets: Tensor, lengths: Tensor) -> Tensor:
-    """Stretch running sums (B, T) to end at exactly `targets` (B, 1)."""
+    """Stretch running sums (B, T) to end at `targets` (B, 1)."""
     mass = sums[:, -1:]
     silent = mass < SILENCE
-    # Dividing first: x / x is exactly 1, so the last token is complete at the last
-    # frame with any weight whatever the rounding before it.
-    scaled = sums / torch.where(silent, 1.0, mass) * targets
+    scale = torch.where(silent, 0.0, targets / torch.where(silent, 1.0, mass))
+    step = torch.where(silent, targets.double() / lengths, 0.0)
     frames = torch.arange(1, sums.size(1) + 1, device=sums.device)
-    even = torch.minimum(frames, lengths) * (targets.double() / lengths)
-    return torch.where(silent, even, scaled)
+    return torch.addcmul(frames * step, sums, scale)
 
 
 def _count_firings(sums: Tensor, threshold: float) -> Tensor:
     """(B, T) int64: number of tokens complete once each frame is over."""
-    fired = (sums.detach() + (1 - threshold)).long()
+    fired = (sums.detach() + (1 - threshold + ROUNDING)).long()
     if fired.device.type != "cpu":
         # A parallel running sum may dip by a rounding error; no firing is taken back.
         fired = fired.cummax(1).values
     return fired
+
+
+def _find_firings(fired: Tensor, slots: int) -> Tensor:
+    """(B, U) int64: the frame in which each token fires, T if it never does."""
+    number = torch.arange(1, slots + 1, device=fired.device)
+    return torch.searchsorted(fired, number.expand(len(fired), slots).contiguous())
 
 
 def _append_tail(sums: Tensor, fired: Tensor, tail: float) -> tuple[Tensor, Tensor]:
@@ -203,8 +206,9 @@ class _Pairs(NamedTuple):
     share: Tensor  # (P,) float64: how much of the token the frame covers
     frame: Tensor  # (P,) row of the frame among B * T
     token: Tensor  # (P,) row of the token among B * U
-    frame_starts: Tensor  # (B * T,) first pair of each frame
+    frame_stops: Tensor  # (B * T,) first pair after each frame
     token_starts: Tensor  # (B * U,) first pair of each token
+    inner: Tensor  # (B, T) bool: frames before the one that ends the line
 
 
 def _pair_up(
@@ -229,7 +233,7 @@ def _pair_up(
     frame_stops = torch.where(inner, fired + place[1 : frames + 1], total)
     token_stops = torch.minimum(fires, final) + place[1 : slots + 1]
 
-    # Before pair p, some pairs completed a token, and all others a frame.
+    # Of the pairs before each, some completed a token, and all others a frame.
     done = torch.zeros(batch, total + 1, dtype=torch.long, device=device)
     done = done.scatter_(1, token_stops, 1).cumsum(1)
     frame = torch.minimum(place - done, final)[:, :-1]
@@ -243,44 +247,53 @@ def _pair_up(
         share=cuts.diff().flatten(),
         frame=(frame + row * frames).flatten(),
         token=(token + row * slots).flatten(),
-        frame_starts=(_before(frame_stops) + row * total).flatten(),
+        frame_stops=(frame_stops + row * total).flatten(),
         token_starts=(_before(token_stops) + row * total).flatten(),
+        inner=inner,
     )
 
 
 class _SumFrames(torch.autograd.Function):
-    """A sparse matrix of shares (B * U, B * T) times frames (B * T, D)."""
+    """Frames (B, T, D) times their shares, summed to tokens (B, U, D).
+
+    The shares of `pairs` stem from `reached` (B, T), which they carry the gradient to.
+    """
 
     @staticmethod
-    def forward(ctx, hidden, share, frame, token, frame_starts, token_starts):
-        ctx.save_for_backward(hidden, share, frame, token, frame_starts, token_starts)
-        wide = hidden.to(_at_least_float32(hidden))
-        return _sum_bags(wide, frame, token_starts, share).to(hidden.dtype)
+    def forward(ctx, hidden, reached, share, frame, token, stops, token_starts, inner):
+        wide = hidden.to(_at_least_float32(hidden)).flatten(0, 1)
+        share = share.to(wide.dtype)
+        ctx.save_for_backward(hidden, share, frame, token, stops, token_starts, inner)
+        states = _sum_bags(wide, frame, token_starts, share).to(hidden.dtype)
+        return states.view(len(hidden), -1, hidden.size(2))
 
     @staticmethod
     @torch.autograd.function.once_differentiable
     def backward(ctx, grad):
-        hidden, share, frame, token, frame_starts, token_starts = ctx.saved_tensors
-        grad = grad.to(_at_least_float32(hidden)).contiguous()
-        grad_hidden = grad_share = None
+        hidden, share, frame, token, stops, token_starts, inner = ctx.saved_tensors
+        grad = grad.to(share.dtype).contiguous().flatten(0, 1)
+        grad_hidden = grad_reached = None
         if ctx.needs_input_grad[1]:
             # The product of each pair's frame with its token's gradient: autograd's
             # own kernel for embedding_bag, which has no public name.
-            products = torch.ops.aten._embedding_bag_per_sample_weights_backward
-            wide = hidden.to(grad.dtype)
-            grad_share = products(grad, wide, frame, token_starts, token, 0).double()
+            multiply = torch.ops.aten._embedding_bag_per_sample_weights_backward
+            wide = hidden.to(share.dtype).flatten(0, 1)
+            products = multiply(grad, wide, frame, token_starts, token, 0)
+            # Where a frame ends later, its last pair gains what the next one loses.
+            gain = products.index_select(0, stops - 1)
+            gain -= products.index_select(0, stops.clamp(max=len(products) - 1))
+            grad_reached = torch.where(inner, gain.view_as(inner), 0.0).double()
         if ctx.needs_input_grad[0]:
-            grad_hidden = _sum_bags(grad, token, frame_starts, share).to(hidden.dtype)
-        return grad_hidden, grad_share, None, None, None, None
+            grad_hidden = _sum_bags(grad, token, _before(stops), share)
+            grad_hidden = grad_hidden.to(hidden.dtype).view_as(hidden)
+        return grad_hidden, grad_reached, None, None, None, None, None, None
 
 
 def _sum_bags(rows: Tensor, index: Tensor, starts: Tensor, share: Tensor) -> Tensor:
     """Sums of share * rows[index], each from its start to the next."""
-    share = share.to(rows.dtype)
     return F.embedding_bag(index, rows, starts, mode="sum", per_sample_weights=share)
 
 
-@torch.no_grad()
 def _token_ends(sums: Tensor, fires: Tensor, tokens: Tensor, lengths: Tensor) -> Tensor:
     """(B, U) float32: fractional frame at which each token is complete."""
     frames = sums.size(1)
@@ -360,7 +373,7 @@ def _integrate_utterance(
 
     tokens, ends, done = [], [], 0 * hidden.sum(0)
     for frame in range(frames):
-        while sums[frame + 1] >= len(tokens) + 1 - (1 - threshold):
+        while sums[frame + 1] >= len(tokens) + 1 - (1 - threshold + ROUNDING):
             if len(tokens) == target:
                 break
             number = len(tokens) + 1
