@@ -126,12 +126,10 @@ def test_texts_without_any_piece_have_an_entry_without_rows(tmp_path):
 # Going on where one was
 
 
-def test_two_runs_write_the_same_bytes(tmp_path):
+def test_two_runs_write_the_same_bytes_in_whatever_order(tmp_path):
     build_words(TEXTS, tmp_path / "one", shards=3)
     build_words(TEXTS[::-1], tmp_path / "two", shards=3)
-    one, two = files(tmp_path / "one"), files(tmp_path / "two")
-    one.pop("store.json"), two.pop("store.json")
-    assert one == two
+    assert files(tmp_path / "one") == files(tmp_path / "two")
 
 
 def test_parts_by_several_processes_make_the_same_store(tmp_path):

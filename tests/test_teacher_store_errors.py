@@ -102,7 +102,7 @@ def test_a_missing_transcript_is_named_with_the_command_that_mends_it(tmp_path):
 
 def test_an_empty_transcript_has_no_entry(tmp_path):
     build_words(TEXTS, tmp_path)
-    with pytest.raises(MissingTeacherError, match="empty transcript"):
+    with pytest.raises(MissingTeacherError, match="An empty transcript has no entry"):
         TeacherStore.open(tmp_path)["  "]
 
 

@@ -187,7 +187,7 @@ def _build_shard(
         raise damaged(path, f"only {len(wanted)} of its {part.shard.texts} texts given")
     entries = kept | _read_entries(wanted, read, settings)
     record = stage_shard(path, entries, width=settings.width, dtype=settings.dtype)
-    example = min(filter(None, [*wanted[:1], part and part.example]), default=None)
+    example = min(filter(None, [*wanted, part and part.example]), default=None)
     # Before the shard gets its name, so that it is never without a record. A process
     # killed between the two leaves the old shard, known by `replaces`.
     _write_json(

@@ -3,10 +3,11 @@
 Any encoder or decoder-only model with a fast tokenizer. Weights are read from
 safetensors only, and no code that comes with a model is ever run.
 
-A batch holds texts of equal length only, so there is no padding, and a text's states
-do not depend on its batch mates beyond the order in which a matrix product adds up. On
-a CPU that order was found not to change either: the stored bytes are the same for every
-batch size. A GPU may differ in the last bit.
+A batch holds texts of equal length only, so nothing is padded, and is always full (some
+texts are read twice): every matrix product has the same shape whatever else is read, so
+a text's states depend on nothing but the text. Another batch size may change the order
+of sums; down to the smallest batch that is run, the stored float16 was found the same
+on CPUs. Another device may round its last bit otherwise.
 """
 
 from __future__ import annotations
@@ -26,6 +27,8 @@ from espnet_hkd.errors import PLMError
 from espnet_hkd.teacher.align import END_SPAN
 from espnet_hkd.teacher.locate import find_plm, missing_transformers, plm_digest
 
+# Products of fewer rows than this are summed in another order on common CPUs.
+SMALLEST_BATCH = 8
 # A tokenizer without a limit of its own states one of about 1e30.
 _NO_LIMIT = 1 << 40
 
@@ -174,11 +177,14 @@ class PLM:
                 batches[window.end - window.begin].append(window)
                 left[index] += 1
         states: dict[int, dict[int, np.ndarray]] = defaultdict(dict)
+        rows = max(batch_size, SMALLEST_BATCH)
         for length in sorted(batches):
             alike = batches[length]
-            for first in range(0, len(alike), batch_size):
-                batch = alike[first : first + batch_size]
-                for window, kept in zip(batch, self._read(batch, cuts), strict=True):
+            for first in range(0, len(alike), rows):
+                batch = alike[first : first + rows]
+                for window, kept in zip(
+                    batch, self._read(batch, cuts, rows), strict=True
+                ):
                     index = window.text
                     states[index][window.begin] = kept
                     left[index] -= 1
@@ -190,7 +196,9 @@ class PLM:
                             _with_end(cuts[index]),
                         )
 
-    def _read(self, batch: list[Window], cuts: list[Pieces]) -> Iterator[np.ndarray]:
+    def _read(
+        self, batch: list[Window], cuts: list[Pieces], rows: int
+    ) -> Iterator[np.ndarray]:
         """States kept of each window, with the end token's after the last piece."""
         ids, types = [], []
         for window in batch:
@@ -200,8 +208,9 @@ class PLM:
             order = np.concatenate([head, body, tail])
             ids.append(cut.ids[order])
             types.append(cut.types[order])
-        states = self._run(ids, types)  # (windows, L, E)
-        for row, window in zip(states, batch, strict=True):
+        filling = rows - len(batch)
+        states = self._run(ids + ids[:1] * filling, types + types[:1] * filling)
+        for row, window in zip(states, batch, strict=False):  # (rows, L, E)
             cut = cuts[window.text]
             shift = cut.begin - window.begin
             end = window.keep_end + shift
@@ -286,9 +295,9 @@ def lower(text: str) -> tuple[str, np.ndarray]:
 def windows(spans: np.ndarray, room: int, text: int = 0) -> Iterator[Window]:
     """Cut a text into overlapping windows of at most `room` pieces, at word ends.
 
-    Neighbours share a quarter of `room`; of what they share, the earlier keeps the
-    first half and the later the second, so that no piece is read without context on
-    either side. A word longer than a window is cut between characters.
+    Neighbours share a quarter of `room` or more; of what they share, the earlier keeps
+    the first half and the later the second, so that no piece is read without context
+    on either side. A word longer than a window is cut between characters.
 
     Args:
         spans: (S, 2) characters of each piece.
@@ -314,8 +323,8 @@ def windows(spans: np.ndarray, room: int, text: int = 0) -> Iterator[Window]:
 
     begin = keep_begin = 0
     while count - begin > room:
-        end = boundary(begin + room - shared, begin + room)
-        following = boundary(max(begin, end - 2 * shared), end - shared)
+        end = boundary(begin + room // 2, begin + room)
+        following = boundary(end - room // 2, end - shared)
         keep_end = (following + end + 1) // 2
         yield Window(text, begin, end, keep_begin, keep_end)
         begin, keep_begin = following, keep_end

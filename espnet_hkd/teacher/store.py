@@ -159,7 +159,7 @@ class TeacherStore:
         text = canonical_text(text)
         if not text:
             raise MissingTeacherError(
-                f"The teacher store {self.folder} has no entry for an empty transcript.",
+                f"An empty transcript has no entry in teacher store {self.folder}.",
                 got="an empty transcript",
                 wanted="text that a PLM can read",
                 remedy="leave such utterances out, as stage 4 of asr.sh does",
