@@ -15,7 +15,7 @@ setup:
 lint: setup
 	$(IN_VENV) ruff check
 	$(IN_VENV) ruff format --check
-	$(IN_VENV) pyright
+	$(IN_VENV) pyright --pythonpath .venv/bin/python
 
 test: lint
 	$(IN_VENV) pytest

@@ -231,18 +231,19 @@ def install(texts: Sequence[str]) -> None:
             when a model is built, as only then its classes are known.
     """
     settings = [parse_setting(text) for text in texts]
+    wrapped: list[type] = []
 
     def wrap(task: ModuleType) -> None:
-        build = task.ASRTask.build_model.__func__
-        if hasattr(build, "overridden"):
+        if task.ASRTask in wrapped:
             return
+        wrapped.append(task.ASRTask)
+        build = task.ASRTask.build_model.__func__
 
         @functools.wraps(build)
         def build_model(cls, args):
             apply(settings, args)
             return build(cls, args)
 
-        build_model.overridden = True
         task.ASRTask.build_model = classmethod(build_model)
 
     registry.after_import(wrap)

@@ -1,4 +1,4 @@
-"""The installed package: what stock ESPnet commands and a bare interpreter see of it."""
+"""What stock ESPnet commands and a bare interpreter see of the installed package."""
 
 from __future__ import annotations
 
@@ -95,7 +95,9 @@ def test_interpreter_start_without_espnet_is_clean_and_light(
 @pytest.mark.parametrize("kind", ["wheel", "editable"])
 def test_autoload_can_be_switched_off(kind: str, new_venv: Callable[..., FreshVenv]):
     venv = new_venv(kind)
-    finders = "import sys; print([hasattr(f, 'is_hkd_autoload') for f in sys.meta_path])"
+    finders = (
+        "import sys\nprint([hasattr(f, 'is_hkd_autoload') for f in sys.meta_path])"
+    )
 
     off = venv.run("-c", finders, ESPNET_HKD_AUTOLOAD="0")
     on = venv.run("-c", finders)

@@ -68,9 +68,10 @@ def configure(exp: Path, settings: Sequence[str]) -> list[str]:
     changes = []
     for setting in parsed:
         section = f"{setting.part}_conf"
-        old = (config.get(section) or {}).get(setting.key, "(default)")
-        changes.append(f"{setting}: {old} -> {setting.value}")
-        config[section] = {**(config.get(section) or {}), setting.key: setting.value}
+        held = config.get(section) or {}
+        old = _scalar(held[setting.key]) if setting.key in held else "(default)"
+        changes.append(f"{setting}: {old} -> {_scalar(setting.value)}")
+        config[section] = {**held, setting.key: setting.value}
         text = _edit(text, setting)
     if _load(text, path) != config:
         raise ConfigError(

@@ -1,0 +1,309 @@
+"""The import hook and its triggers, on stand-ins for ESPnet's ASR task module."""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import inspect
+import os
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+import espnet_hkd
+from espnet_hkd import registry
+from espnet_hkd.errors import ConfigError, HKDError
+from tests.conftest import REPOSITORY
+
+# The sleep lets threads meet in the middle of the import.
+TASK = """
+import time
+
+class Base:
+    pass
+
+class Choices:
+    def __init__(self):
+        self.classes, self.base_type = {}, Base
+
+model_choices = Choices()
+time.sleep(0.05)
+"""
+
+PLUGIN = """
+import {task}
+
+class Good({task}.Base):
+    pass
+
+class WrongBase:
+    pass
+"""
+
+
+@pytest.fixture
+def task(
+    tmp_path: Path, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[str]:
+    """Name an ASR task that the hook waits for; a module of its own for each test."""
+    name = f"task_{abs(hash(request.node.nodeid))}"
+    (tmp_path / f"{name}.py").write_text(TASK)
+    (tmp_path / f"plugin_{name}.py").write_text(PLUGIN.format(task=name))
+    monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.setattr(registry, "TASK_MODULES", (name,))
+    monkeypatch.setattr(registry, "_actions", [registry.add_classes])
+    monkeypatch.setattr(
+        registry, "CLASSES", {"model": {"hkd_test": f"plugin_{name}:Good"}}
+    )
+    monkeypatch.setattr(sys, "meta_path", list(sys.meta_path))
+    yield name
+    for module in (name, f"plugin_{name}"):
+        sys.modules.pop(module, None)
+
+
+def set_class(monkeypatch: pytest.MonkeyPatch, path: str) -> None:
+    monkeypatch.setattr(registry, "CLASSES", {"model": {"hkd_test": path}})
+
+
+def test_classes_are_added_when_the_task_is_imported(task: str):
+    registry.install()
+    assert task not in sys.modules
+
+    module = importlib.import_module(task)
+
+    good = sys.modules[f"plugin_{task}"].Good
+    assert module.model_choices.classes == {"hkd_test": good}
+
+
+def test_a_task_that_is_already_imported_is_served(task: str):
+    registry.install()
+    sys.meta_path[:] = [
+        f for f in sys.meta_path if not isinstance(f, registry.TaskFinder)
+    ]
+    module = importlib.import_module(task)
+    assert module.model_choices.classes == {}
+
+    espnet_hkd.register()
+
+    assert list(module.model_choices.classes) == ["hkd_test"]
+
+
+def test_registering_again_changes_nothing(task: str):
+    registry.install()
+    module = importlib.import_module(task)
+    before = dict(module.model_choices.classes)
+
+    espnet_hkd.register()
+    espnet_hkd.register()
+
+    assert module.model_choices.classes == before
+    assert sum(isinstance(f, registry.TaskFinder) for f in sys.meta_path) == 1
+
+
+def test_a_reloaded_task_is_served_again(task: str):
+    registry.install()
+    module = importlib.import_module(task)
+    first = module.model_choices
+    # Its base class is a new one, and so must the plugin's be.
+    del sys.modules[f"plugin_{task}"]
+
+    module = importlib.reload(module)
+
+    assert module.model_choices is not first
+    assert list(module.model_choices.classes) == ["hkd_test"]
+
+
+def test_the_original_loader_stays(task: str):
+    registry.install()
+
+    module = importlib.import_module(task)
+
+    assert isinstance(module.__loader__, importlib.machinery.SourceFileLoader)
+    assert module.__spec__.loader is module.__loader__
+    assert module.__loader__.get_resource_reader(task) is not None
+    assert inspect.getsource(module) == TASK
+
+
+def test_looking_for_the_task_does_not_import_it(task: str, tmp_path: Path):
+    registry.install()
+
+    spec = importlib.util.find_spec(task)
+
+    assert spec.origin == str(tmp_path / f"{task}.py")
+    assert spec.loader.get_source(task) == TASK
+    assert task not in sys.modules
+
+
+def test_threads_that_import_at_once_all_see_the_classes(task: str):
+    registry.install()
+    seen = []
+
+    def look():
+        seen.append(list(importlib.import_module(task).model_choices.classes))
+
+    threads = [threading.Thread(target=look) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+
+    assert seen == [["hkd_test"]] * 8
+
+
+def test_registering_while_another_thread_imports_the_task_waits(task: str):
+    registry.install()
+    importing = threading.Thread(target=importlib.import_module, args=(task,))
+    importing.start()
+    while task not in sys.modules:
+        pass
+
+    espnet_hkd.register()
+
+    assert list(sys.modules[task].model_choices.classes) == ["hkd_test"]
+    importing.join()
+
+
+@pytest.mark.parametrize(
+    ("cls", "complaint"),
+    [
+        ("WrongBase", "WrongBase is not a Base"),
+        ("Missing", "has no attribute 'Missing'"),
+    ],
+)
+def test_a_class_that_cannot_be_added_is_an_error(
+    cls: str, complaint: str, task: str, monkeypatch: pytest.MonkeyPatch
+):
+    set_class(monkeypatch, f"plugin_{task}:{cls}")
+    registry.install()
+
+    with pytest.raises(HKDError, match=f"cannot make itself known to {task}") as info:
+        importlib.import_module(task)
+
+    assert complaint in info.value.got
+    assert "ESPNET_HKD_AUTOLOAD=0" in info.value.remedy
+    assert task not in sys.modules
+
+
+def test_an_import_is_tried_anew_after_an_error(
+    task: str, monkeypatch: pytest.MonkeyPatch
+):
+    set_class(monkeypatch, "no_such_module:Class")
+    registry.install()
+    with pytest.raises(HKDError, match="no_such_module"):
+        importlib.import_module(task)
+    set_class(monkeypatch, f"plugin_{task}:Good")
+
+    assert importlib.import_module(task).model_choices.classes
+
+
+def test_a_name_that_another_package_took_is_not_replaced(
+    task: str, monkeypatch: pytest.MonkeyPatch
+):
+    registry.install()
+    module = importlib.import_module(task)
+    set_class(monkeypatch, f"plugin_{task}:WrongBase")
+    module.model_choices.base_type = None
+
+    with pytest.raises(ConfigError, match="--model hkd_test is taken"):
+        espnet_hkd.register()
+
+    assert module.model_choices.classes["hkd_test"].__name__ == "Good"
+
+
+def test_espnet_and_its_third_edition_know_our_classes():
+    for name in registry.TASK_MODULES:
+        task = importlib.import_module(name)
+        for kind, named in registry.CLASSES.items():
+            choices = getattr(task, f"{kind}_choices")
+            for key, path in named.items():
+                assert choices.get_class(key) is registry.load_class(path)
+
+
+def run_python(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, *arguments],
+        cwd=cwd,
+        env={**os.environ, "PYTHONPATH": str(REPOSITORY)},
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+
+
+def test_importing_the_package_is_light(tmp_path: Path):
+    code = (
+        "import sys, time\n"
+        "start = time.perf_counter()\n"
+        "import espnet_hkd\n"
+        "print(time.perf_counter() - start)\n"
+        "print({'torch', 'numpy', 'yaml', 'espnet2'} & set(sys.modules))\n"
+    )
+
+    runs = [run_python("-c", code, cwd=tmp_path).stdout.split() for _ in range(3)]
+
+    assert min(float(seconds) for seconds, _ in runs) < 0.2
+    assert {heavy for _, heavy in runs} == {"set()"}
+
+
+def test_public_names_are_there():
+    for name in espnet_hkd.__all__:
+        assert getattr(espnet_hkd, name) is not None
+    assert set(espnet_hkd.__all__) <= set(dir(espnet_hkd))
+    with pytest.raises(AttributeError, match="no_such_name"):
+        _ = espnet_hkd.no_such_name
+
+
+PROGRAM = """
+import sys
+if __name__ == "__main__":
+    print(sys.argv, sys.path[0] == {path!r})
+"""
+
+
+@pytest.mark.parametrize("how", ["module", "script"])
+def test_run_stands_for_python(how: str, tmp_path: Path):
+    folder = tmp_path / "scripts" if how == "script" else tmp_path
+    folder.mkdir(exist_ok=True)
+    path = folder / "program.py"
+    path.write_text(PROGRAM.format(path=str(folder)))
+    program = ["-m", "program"] if how == "module" else ["scripts/program.py"]
+
+    by_run = run_python("-m", "espnet_hkd.run", *program, "--x", "-m", cwd=tmp_path)
+    by_python = run_python(*program, "--x", "-m", cwd=tmp_path)
+
+    assert by_run.stdout == by_python.stdout
+    assert by_run.stdout.endswith("'--x', '-m'] True\n")
+
+
+def test_run_hands_on_the_exit_status(tmp_path: Path):
+    code = "import sys; print(sys.argv, __name__); sys.exit(7)"
+
+    done = run_python("-m", "espnet_hkd.run", "-c", code, "a", cwd=tmp_path)
+
+    assert (done.returncode, done.stdout) == (7, "['-c', 'a'] __main__\n")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "complaint"),
+    [
+        ([], "no program to run"),
+        (["--unknown"], "no program to run"),
+        (["-m"], "-m without its argument"),
+        (["--set"], "no program to run"),
+        (["--set", "tail=0.4", "-m", "x"], "cannot read the setting 'tail=0.4'"),
+        (["--set=coder_conf.tail=0.4", "-m", "x"], "there is no coder_conf"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else "",
+)
+def test_run_says_what_is_wrong_without_traceback(
+    arguments: list[str], complaint: str, tmp_path: Path
+):
+    done = run_python("-m", "espnet_hkd.run", *arguments, cwd=tmp_path)
+
+    assert done.returncode == 1
+    assert done.stderr.startswith(f"espnet_hkd.run: {complaint}")
+    assert "Traceback" not in done.stderr
