@@ -13,7 +13,7 @@ case :${PATH}: in
     *) PATH=${PWD}/utils:${hkd_root}/tools:${PATH} ;;
 esac
 # Debian's sctk keeps sclite out of PATH.
-command -v sclite >/dev/null || PATH=${PATH}:/usr/lib/sctk/bin
+command -v sclite >/dev/null || PATH=${PATH}:${SCTK_BIN:-/usr/lib/sctk/bin}
 export PATH
 
 # The package beside this recipe, installed or not.

@@ -1,0 +1,282 @@
+"""The recipes' tools: the ESPnet tree, links, early checks, and small programs."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import tarfile
+from concurrent.futures import ThreadPoolExecutor
+from importlib.metadata import version
+from pathlib import Path
+
+import pytest
+import yaml
+
+from espnet_hkd.errors import ConfigError, DataError
+from tests.recipe_material import TOOLS, load_program, make_recipe, run
+
+ESPNET = version("espnet")
+LINKS = ("asr.sh", "pyscripts", "scripts", "steps", "utils")
+
+
+def make_tree(root: Path, release: str = ESPNET) -> Path:
+    """What the tools look at in an ESPnet source tree."""
+    template = root / "egs2" / "TEMPLATE" / "asr1"
+    template.mkdir(parents=True)
+    for name in LINKS:
+        (template / name).mkdir() if name != "asr.sh" else (template / name).touch()
+    (root / "version.txt").write_text(f"{release}\n")
+    return root
+
+
+def make_sdist(folder: Path, release: str = ESPNET) -> Path:
+    """A source distribution that pip takes for ESPnet's."""
+    tree = make_tree(folder / f"espnet-{ESPNET}", release)
+    (tree / "setup.py").write_text(
+        f"from setuptools import setup\nsetup(name='espnet', version='{ESPNET}')\n"
+    )
+    (tree / "PKG-INFO").write_text(
+        f"Metadata-Version: 2.1\nName: espnet\nVersion: {ESPNET}\n"
+    )
+    packed = folder / f"espnet-{ESPNET}.tar.gz"
+    with tarfile.open(packed, "w:gz") as archive:
+        archive.add(tree, tree.name)
+    return folder
+
+
+def get_espnet(tmp_path: Path, **changes: str | None):
+    """Call the tool with an empty cache and pip cut off from the network."""
+    defaults = {
+        "XDG_CACHE_HOME": str(tmp_path / "cache"),
+        "PIP_NO_INDEX": "1",
+        "PIP_FIND_LINKS": "",
+        "ESPNET_ROOT": None,
+    }
+    return run(TOOLS / "get_espnet.sh", **defaults | changes)
+
+
+def test_espnet_root_of_the_installed_version_is_used(tmp_path: Path):
+    tree = make_tree(tmp_path / "espnet")
+    done = get_espnet(tmp_path, ESPNET_ROOT=str(tree))
+    assert (done.returncode, done.stdout.strip()) == (0, str(tree))
+
+
+def test_espnet_root_of_another_version_is_refused(tmp_path: Path):
+    tree = make_tree(tmp_path / "espnet", "199901")
+    done = get_espnet(tmp_path, ESPNET_ROOT=str(tree))
+    assert (done.returncode, done.stdout) == (1, "")
+    assert f"199901 in {tree}" in done.stderr
+    assert f"wanted: {ESPNET}" in done.stderr
+
+
+def test_espnet_root_that_is_no_tree_is_refused(tmp_path: Path):
+    done = get_espnet(tmp_path, ESPNET_ROOT=str(tmp_path))
+    assert (done.returncode, done.stdout) == (1, "")
+    assert "ESPNET_ROOT is not an ESPnet source tree" in done.stderr
+
+
+def test_without_network_the_remedy_is_named_and_nothing_is_left(tmp_path: Path):
+    done = get_espnet(tmp_path)
+    assert (done.returncode, done.stdout) == (1, "")
+    assert "could not be downloaded" in done.stderr
+    assert "ESPNET_ROOT=DIR" in done.stderr
+    assert list((tmp_path / "cache" / "espnet_hkd").iterdir()) == []
+
+
+def test_source_is_unpacked_once_and_then_taken_from_the_cache(tmp_path: Path):
+    sdist = make_sdist(tmp_path / "sdist")
+    first = get_espnet(tmp_path, PIP_FIND_LINKS=str(sdist))
+    tree = tmp_path / "cache" / "espnet_hkd" / f"espnet-{ESPNET}"
+    assert (first.returncode, first.stdout.strip()) == (0, str(tree)), first.stderr
+    assert (tree / "egs2" / "TEMPLATE" / "asr1" / "asr.sh").is_file()
+    assert [path.name for path in tree.parent.iterdir()] == [tree.name]
+    again = get_espnet(tmp_path)
+    assert (again.returncode, again.stdout.strip()) == (0, str(tree))
+
+
+def test_two_calls_at_once_end_with_one_tree(tmp_path: Path):
+    sdist = str(make_sdist(tmp_path / "sdist"))
+    with ThreadPoolExecutor(2) as pool:
+        calls = [
+            pool.submit(get_espnet, tmp_path, PIP_FIND_LINKS=sdist) for _ in range(2)
+        ]
+    tree = tmp_path / "cache" / "espnet_hkd" / f"espnet-{ESPNET}"
+    for call in calls:
+        assert call.result().stdout.strip() == str(tree), call.result().stderr
+    assert [path.name for path in tree.parent.iterdir()] == [tree.name]
+
+
+def test_source_of_another_version_never_reaches_the_cache(tmp_path: Path):
+    sdist = make_sdist(tmp_path / "sdist", release="199901")
+    done = get_espnet(tmp_path, PIP_FIND_LINKS=str(sdist))
+    assert done.returncode == 1
+    assert "not of the installed version" in done.stderr
+    assert list((tmp_path / "cache" / "espnet_hkd").iterdir()) == []
+
+
+def test_links_are_made_repaired_and_never_replace_files(tmp_path: Path):
+    tree = make_tree(tmp_path / "espnet")
+    recipe = tmp_path / "recipe"
+    recipe.mkdir()
+    (recipe / "steps").symlink_to(tmp_path / "gone")
+    (recipe / "asr.sh").write_text("my own\n")
+    for _ in range(2):
+        done = run(TOOLS / "link_recipe.sh", recipe, ESPNET_ROOT=str(tree))
+        assert done.returncode == 0
+        assert "asr.sh is no link and stays" in done.stderr
+    template = tree / "egs2" / "TEMPLATE" / "asr1"
+    for name in LINKS[1:]:
+        assert (recipe / name).resolve() == template / name
+    assert (recipe / "asr.sh").read_text() == "my own\n"
+    assert list(template.glob("*/*")) == []
+
+
+def test_link_recipe_names_a_folder_that_is_not_there(tmp_path: Path):
+    done = run(TOOLS / "link_recipe.sh", tmp_path / "gone")
+    assert done.returncode == 2
+    assert f"there is no folder {tmp_path / 'gone'}" in done.stderr
+
+
+def path_without(folder: Path, program: str) -> str:
+    """A PATH on which everything of the present one is found but this program."""
+    folder.mkdir()
+    for place in map(Path, os.environ["PATH"].split(":")):
+        for found in place.iterdir() if place.is_dir() else ():
+            link = folder / found.name
+            if found.name != program and not link.exists():
+                link.symlink_to(found)
+    # A Python by a link would not find its packages.
+    return f"{Path(sys.executable).parent}:{folder}"
+
+
+@pytest.mark.parametrize(
+    ("program", "package", "options"),
+    [
+        ("sclite", "sctk", ("--stage", "1")),
+        ("sox", "sox", ("--stop_stage", "3", "--speed_perturb_factors", "0.9 1.0")),
+    ],
+)
+def test_missing_program_is_named_before_any_work(
+    tmp_path: Path, program: str, package: str, options: tuple[str, ...]
+):
+    recipe = make_recipe(tmp_path / "recipe")
+    done = run(
+        *(recipe / "run.sh", *options, "--plm", "none"),
+        PATH=path_without(tmp_path / "bin", program),
+        SCTK_BIN=str(tmp_path),
+        ESPNET_ROOT=str(make_tree(tmp_path / "espnet")),
+    )
+    assert done.returncode == 1
+    assert f"{program} is missing" in done.stderr
+    assert f"apt-get install {package}" in done.stderr
+    assert not (recipe / "data").exists()
+
+
+def test_experiment_outside_the_recipe_is_refused_before_any_work(tmp_path: Path):
+    recipe = make_recipe(tmp_path / "recipe")
+    done = run(
+        *(recipe / "run.sh", "--expdir", tmp_path / "elsewhere", "--plm", "none"),
+        *("--skip_eval", "true"),
+        ESPNET_ROOT=str(make_tree(tmp_path / "espnet")),
+    )
+    assert done.returncode == 1
+    assert "cannot be packed" in done.stderr
+    assert str(tmp_path / "elsewhere") in done.stderr
+    assert not (recipe / "data").exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "value"),
+    [
+        ((), "default"),
+        (("--nj", "2"), "default"),
+        (("--stage", "3", "--stage", "11"), "11"),
+        (("--asr_args", "--stage 5"), "default"),
+        (("--stop-stage", "4", "--stage", "1"), "1"),
+    ],
+)
+def test_last_value_of_an_option_counts(arguments: tuple[str, ...], value: str):
+    script = '. "$1"; shift; option stage default "$@"'
+    command = ["bash", "-c", script, "bash", str(TOOLS / "recipe.sh"), *arguments]
+    assert subprocess.check_output(command, text=True).strip() == value
+
+
+def test_spm_train_takes_the_options_of_asr_sh(tmp_path: Path):
+    text = tmp_path / "train.txt"
+    text.write_text("ONE TWO THREE\nRUBOUT SEVEN\nENTER FIVE FOUR\n")
+    done = run(
+        TOOLS / "spm_train",
+        f"--input={text}",
+        "--vocab_size=20",
+        "--model_type=unigram",
+        f"--model_prefix={tmp_path / 'bpe'}",
+        "--character_coverage=1.0",
+        "--input_sentence_size=100000000",
+    )
+    assert done.returncode == 0, done.stderr
+    assert len((tmp_path / "bpe.vocab").read_text().splitlines()) == 20
+
+
+class TestTokensPerFrame:
+    program = load_program(TOOLS / "tokens_per_frame.py")
+
+    def stats(self, tmp_path: Path) -> Path:
+        # Five tokens and two ends of sentence in 2 s of speech at 16 kHz.
+        (tmp_path / "speech_shape").write_text("a 24000\nb 8000\n")
+        (tmp_path / "text_shape").write_text("a 3\nb 2\n")
+        return tmp_path
+
+    @pytest.mark.parametrize(
+        ("config", "frames"),
+        [
+            ({"frontend_conf": {"hop_length": 160}}, 50),
+            ({"encoder_conf": {"input_layer": "conv2d"}}, 62.5),
+            ({"encoder": "hkd_pooled_conformer"}, 31.25),
+        ],
+    )
+    def test_counts_ends_of_sentence_and_frames(self, tmp_path, config, frames):
+        rate = self.program.tokens_per_frame(self.stats(tmp_path), config)
+        assert rate == pytest.approx(7 / frames)
+
+    def test_unknown_input_layer_is_named(self, tmp_path):
+        config = {"encoder_conf": {"input_layer": "vgg"}}
+        with pytest.raises(ConfigError, match=r"input_layer vgg"):
+            self.program.tokens_per_frame(self.stats(tmp_path), config)
+
+    def test_prints_rate_and_present_choice(self, tmp_path, capsys):
+        config = tmp_path / "train.yaml"
+        config.write_text(yaml.safe_dump({"decoder_conf": {"initial_weight": 0.08}}))
+        stats = self.stats(tmp_path)
+        assert self.program.main([str(stats), "--config", str(config)]) == 0
+        assert "0.112 tokens per encoder frame" in capsys.readouterr().out
+
+
+RESULT = """\
+| SPKR     | # Snt # Wrd | Corr    Sub    Del    Ins    Err  S.Err |
+| fcaw     |    2     11 | 90.9    9.1    0.0    0.0    9.1   50.0 |
+| Sum/Avg  |    2     11 | 90.9    9.1    0.0    0.0    9.1   50.0 |
+| Mean     |  2.0   11.0 | 90.9    9.1    0.0    0.0    9.1   50.0 |
+"""
+
+
+class TestDemoReport:
+    program = load_program(TOOLS / "demo_report.py")
+
+    def decoding(self, tmp_path: Path) -> Path:
+        score = tmp_path / "test" / "score_wer"
+        score.mkdir(parents=True)
+        (score / "result.txt").write_text(RESULT)
+        (score / "ref.trn").write_text("STOP NOW\t(fcaw-1)\nGO\t(fcaw-2)\n")
+        (score / "hyp.trn").write_text("STOP NO\t(fcaw-1)\nGO\t(fcaw-2)\n")
+        return tmp_path
+
+    def test_shows_rates_and_transcripts(self, tmp_path):
+        lines = self.program.report(self.decoding(tmp_path), ["test"], shown=1)
+        rates = ["90.9", "9.1", "0.0", "0.0", "9.1", "50.0"]
+        assert lines[1].split() == ["test", "2", "11", *rates]
+        assert lines[3:] == ["  reference   STOP NOW", "  hypothesis  STOP NO"]
+
+    def test_says_when_there_are_no_scores(self, tmp_path):
+        with pytest.raises(DataError, match="There are no scores"):
+            self.program.report(tmp_path, ["test"])
