@@ -134,3 +134,9 @@ def train_bpe(folder: Path, texts: Sequence[str], *, size: int = 40) -> Path:
         "--user_defined_symbols=<noise> --hard_vocab_limit=false --minloglevel=2"
     )
     return folder / "bpe.model"
+
+
+def copy_files(source: Path, target: Path, *names: str) -> None:
+    """Copy some files of a folder."""
+    for name in names:
+        (target / name).write_bytes((source / name).read_bytes())

@@ -1,0 +1,1 @@
+"""The teacher: what a pre-trained language model says of the transcripts."""
