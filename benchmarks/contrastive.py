@@ -155,7 +155,9 @@ def compare(count, args):
     if not fits:
         return [*row, "-", "-", f"{memory:.0f}", "-", "-", "gather form too large"]
     other = peak_of("gather", count, args)
-    torch.testing.assert_close(*(results[c][1] for c in (ours, gather)), rtol=1e-3, atol=1e-4)
+    torch.testing.assert_close(
+        *(results[c][1] for c in (ours, gather)), rtol=1e-3, atol=1e-4
+    )
     difference = abs(results[ours][0] / results[gather][0] - 1)
     return [
         *row,

@@ -136,7 +136,9 @@ def _slim_config(
         config[key] = []
     if inference_config is not None:
         decoding = yaml.safe_load(Path(inference_config).read_text(encoding="utf-8"))
-        config["inference_conf"] = {"ctc_weight": (decoding or {}).get("ctc_weight", 0.5)}
+        config["inference_conf"] = {
+            "ctc_weight": (decoding or {}).get("ctc_weight", 0.5)
+        }
     return config
 
 

@@ -159,7 +159,7 @@ class CIFDecoder(AbsDecoder, BatchScorerInterface):
         self.linear_in = torch.nn.Linear(2 * size, size, bias=False)
         self.positions = PositionalEncoding(size, 0.0)
         self.dropout = torch.nn.Dropout(dropout_rate)
-        self.layers = torch.nn.ModuleList(
+        self.layers: Any = torch.nn.ModuleList(
             CausalLayer(size, attention_heads, linear_units, dropout_rate)
             for _ in range(num_blocks)
         )
@@ -304,7 +304,9 @@ class CIFDecoder(AbsDecoder, BatchScorerInterface):
                 remedy="set `streaming: false` in the decoding configuration",
             )
         per_utterance = len(states) // len(counts)
-        rows = [i // per_utterance if s[2] is None else s[2] for i, s in enumerate(states)]
+        rows = [
+            i // per_utterance if s[2] is None else s[2] for i, s in enumerate(states)
+        ]
         fired = torch.tensor([counts[row] for row in rows], device=xs.device)
         step = ys.size(1) - 1
         if step >= max(counts[row] for row in rows):
@@ -351,7 +353,8 @@ class CIFDecoder(AbsDecoder, BatchScorerInterface):
         x = self.linear_in(torch.cat([embedded, previous.to(embedded.dtype)], dim=-1))
         last = first + tokens.size(1)
         self.positions.extend_pe(x.new_zeros(1, last))
-        return self.dropout(x + self.positions.pe[:, first:last].to(x))
+        table: Any = self.positions.pe
+        return self.dropout(x + table[:, first:last].to(x))
 
     def _output(
         self, x: torch.Tensor, fired_states: torch.Tensor
@@ -383,8 +386,7 @@ class CIFDecoder(AbsDecoder, BatchScorerInterface):
             presents.append(present)
         logits, merged = self._output(x, current)
         logp = logits[:, 0].float().log_softmax(dim=-1)
-        caches = list(torch.stack(presents, dim=1)) if presents else [None] * len(rows)
-        return logp, merged[:, 0], caches
+        return logp, merged[:, 0], list(torch.stack(presents, dim=1))
 
     def _allow(
         self, logp: torch.Tensor, step: int, fired: torch.Tensor
@@ -443,7 +445,7 @@ def _check_decoder_conf(
             "threshold, tail, early_eos, emit_unk, initial_weight",
         )
     for name, value, least in (
-        ("num_blocks", num_blocks, 0),
+        ("num_blocks", num_blocks, 1),
         ("attention_heads", attention_heads, 1),
         ("linear_units", linear_units, 1),
     ):

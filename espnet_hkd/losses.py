@@ -183,7 +183,15 @@ class _Contrast(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx, student, teacher, temperature, count, negative_ids, token_ids, generator, first
+        ctx,
+        student,
+        teacher,
+        temperature,
+        count,
+        negative_ids,
+        token_ids,
+        generator,
+        first,
     ):
         teacher = teacher / teacher.norm(dim=1, keepdim=True).clamp(min=EPSILON)
         wanted = ctx.needs_input_grad[0]

@@ -81,6 +81,11 @@ class CIFASRModel(ESPnetASRModel):
         ConfigError: For an unknown key, a wrong type or a negative weight.
     """
 
+    # ESPnet declares both optional; here the decoder is always there, and a model
+    # without CTC has a stand-in.
+    decoder: CIFDecoder
+    ctc: Any
+
     def __init__(
         self,
         vocab_size: int,
@@ -163,9 +168,9 @@ class CIFASRModel(ESPnetASRModel):
             eos=self.eos,
         )
         size = decoder.embed.embedding_dim
-        if self.acd_weight > 0:
+        if teacher_dim is not None and self.acd_weight > 0:
             self.kd_acd = torch.nn.Linear(size, teacher_dim)
-        if self.lrd_weight > 0:
+        if teacher_dim is not None and self.lrd_weight > 0:
             self.kd_lrd = torch.nn.Linear(size, teacher_dim)
 
     @property
@@ -180,7 +185,7 @@ class CIFASRModel(ESPnetASRModel):
         text: torch.Tensor,
         text_lengths: torch.Tensor,
         **kwargs: Any,
-    ) -> tuple[torch.Tensor, dict[str, torch.Tensor], torch.Tensor]:
+    ) -> Any:
         """Compute the loss of a batch.
 
         Args:
@@ -233,8 +238,7 @@ class CIFASRModel(ESPnetASRModel):
         }
         # ESPnet averages statistics over ranks and cannot do so for integers.
         stats = {key: value.detach().float() for key, value in stats.items()}
-        loss, stats, weight = force_gatherable((loss, stats, tokens), loss.device)
-        return loss, stats, weight
+        return force_gatherable((loss, stats, tokens), loss.device)
 
     def load_state_dict(
         self, state_dict: Mapping[str, Any], strict: bool = True, assign: bool = False
@@ -332,7 +336,7 @@ class CIFASRModel(ESPnetASRModel):
     def _distillation_terms(
         self, output: DecoderOutput, ys_out: torch.Tensor, batch: Mapping[str, Any]
     ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        """Acoustic term, its accuracy, and linguistic term of the tokens with teacher."""
+        """Acoustic term and accuracy, linguistic term, of the tokens with teacher."""
         zero = output.logits.new_zeros((), dtype=torch.float32)
         if not self.distils:
             return zero, zero, zero
@@ -458,7 +462,7 @@ def _check_model_conf(
     distils = weights["acd_weight"] > 0 or weights["lrd_weight"] > 0
     if teacher_dim is None and not distils:
         return
-    if not _is_whole(teacher_dim) or teacher_dim < 1:
+    if teacher_dim is None or not _is_whole(teacher_dim) or teacher_dim < 1:
         raise ConfigError(
             "model_conf.teacher_dim must be the width of the teacher's states when "
             "acd_weight or lrd_weight is above 0",

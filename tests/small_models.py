@@ -80,3 +80,63 @@ def make_batch(seed: int = 0, *, lengths=(90, 61), labels=(6, 3), teacher_dim=No
         batch["teacher_lengths"] = batch["text_lengths"] + 1
         batch["teacher_mask_lengths"] = batch["text_lengths"] + 1
     return batch
+
+
+def write_experiment(folder, *, seed=0, **changes):
+    """An experiment folder with a random model, as espnet2.bin.asr_train leaves it."""
+    import argparse
+
+    import yaml
+    from espnet2.tasks.asr import ASRTask
+
+    import espnet_hkd
+
+    espnet_hkd.register()
+    config = ASRTask.get_default_config()
+    config.update(
+        token_list=VOCAB,
+        token_type="char",
+        frontend="default",
+        frontend_conf={"fs": "16k", "n_fft": 512, "win_length": 400, "hop_length": 160},
+        specaug=None,
+        specaug_conf={},
+        normalize="utterance_mvn",
+        normalize_conf={},
+        encoder="conformer",
+        encoder_conf={
+            "output_size": SIZE,
+            "attention_heads": 2,
+            "linear_units": 32,
+            "num_blocks": 2,
+            "cnn_module_kernel": 5,
+            "macaron_style": True,
+            "rel_pos_type": "latest",
+            "pos_enc_layer_type": "rel_pos",
+            "selfattention_layer_type": "rel_selfattn",
+        },
+        decoder="hkd_cif_transformer",
+        decoder_conf={"attention_heads": 2, "linear_units": 32, "initial_weight": 0.2},
+        model="hkd_cif",
+        model_conf={"acd_weight": 1.0, "lrd_weight": 0.01, "teacher_dim": 8},
+        preprocessor="hkd_teacher",
+        preprocessor_conf={"store": "data/teacher"},
+    )
+    config.update(changes)
+    torch.manual_seed(seed)
+    model = ASRTask.build_model(argparse.Namespace(**config))
+    torch.nn.init.normal_(model.decoder.output_layer.weight, std=0.6)
+    torch.nn.init.normal_(model.decoder.weight_predictor.linear.weight, std=0.3)
+    folder.mkdir(parents=True, exist_ok=True)
+    text = yaml.safe_dump(config, sort_keys=False)
+    (folder / "config.yaml").write_text(text, encoding="utf-8")
+    torch.save(model.state_dict(), folder / "train.total_count.ave.pth")
+    (folder / "RESULTS.md").write_text("none yet\n")
+    return folder
+
+
+def speech(seconds, *, rate=16000, seed=0):
+    """Noise whose loudness comes and goes, so that weights differ over time."""
+    generator = torch.Generator().manual_seed(seed)
+    samples = torch.randn(int(seconds * rate), generator=generator)
+    time = torch.arange(len(samples)) / rate
+    return (0.1 * samples * (1.1 + torch.sin(6 * time))).numpy()

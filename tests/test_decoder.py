@@ -72,9 +72,7 @@ def test_beam_of_one_equals_greedy_by_hand():
     assert fired > 3
     tokens = [EOS]
     for step in range(fired):
-        logits, _ = decoder.name_tokens(
-            states[:, : step + 1], torch.tensor([tokens])
-        )
+        logits, _ = decoder.name_tokens(states[:, : step + 1], torch.tensor([tokens]))
         logp = logits[0, -1].log_softmax(-1)
         logp[[0, 1]] = -torch.inf
         if step < fired - 1:
@@ -164,9 +162,7 @@ def test_early_eos_admits_shorter_hypotheses():
         with torch.no_grad():
             decoder.output_layer.weight[EOS] = decoder.output_layer.weight.sum(0)
         hypotheses = make_search(decoder, beam=20)(hidden, maxlenratio=-50)
-        lengths[early_eos] = {
-            len(labels_of(h)) for h in hypotheses if h.score > -1e8
-        }
+        lengths[early_eos] = {len(labels_of(h)) for h in hypotheses if h.score > -1e8}
     fired = count_fired(make_decoder(), hidden)
     assert lengths[False] <= {fired - 1, fired}
     assert min(lengths[True]) < fired - 1
@@ -241,7 +237,9 @@ def test_streaming_search_is_refused():
     decoder = make_decoder()
     (hidden,) = encoder_output(30)
     ys = torch.tensor([[EOS]])
-    _, states = decoder.batch_score(ys, [decoder.init_state(hidden[:20])], hidden[None, :20])
+    _, states = decoder.batch_score(
+        ys, [decoder.init_state(hidden[:20])], hidden[None, :20]
+    )
     with pytest.raises(SearchError, match="streaming: false"):
         decoder.batch_score(torch.tensor([[EOS, 3]]), states, hidden[None])
 

@@ -298,7 +298,9 @@ def test_total_equals_the_published_numbers(name):
     width = min(logits.size(1), target.size(1))
     terms = {
         "smoothed_ce": label_smoothed_cross_entropy(
-            logits[:, :width][valid[:, :width]], target[:, :width][valid[:, :width]], 0.1
+            logits[:, :width][valid[:, :width]],
+            target[:, :width][valid[:, :width]],
+            0.1,
         ),
         "ctc": F.ctc_loss(
             ctc_logits.log_softmax(-1).transpose(0, 1),

@@ -89,6 +89,8 @@ def cut_at_silences(
     Returns:
         (first, last + 1) sample of each piece; together they cover everything.
     """
+    if len(samples) <= longest * rate:
+        return [(0, len(samples))]
     frame = max(1, int(FRAME_SECONDS * rate))
     usable = len(samples) // frame * frame
     energy = (samples[:usable].reshape(-1, frame).astype(np.float64) ** 2).mean(axis=1)

@@ -160,9 +160,7 @@ def add_firing_plots(trainer: type) -> None:
                         figure.savefig(path)
                     if summary_writer is not None:
                         summary_writer.add_figure(f"firing_{name}", figure, epoch)
-        original(
-            cls, model, output_dir, summary_writer, batches, reporter, options
-        )
+        original(cls, model, output_dir, summary_writer, batches, reporter, options)
 
     plot_attention.draws_firing = True  # type: ignore[attr-defined]
     trainer.plot_attention = classmethod(plot_attention)  # type: ignore[attr-defined]

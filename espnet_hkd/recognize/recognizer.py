@@ -25,12 +25,12 @@ IMPOSSIBLE = -1.0e8
 
 
 class _Piece(NamedTuple):
-    """A stretch of one recording and its encoder output (T, D)."""
+    """A stretch of one recording; encoder output (T, D), None if too short."""
 
     recording: int
     offset: float
     samples: int
-    hidden: torch.Tensor | None
+    hidden: Any
 
 
 class Recognizer:
@@ -66,12 +66,15 @@ class Recognizer:
                 wanted="`model: hkd_cif`",
                 remedy="decode other models with espnet2.bin.asr_inference",
             )
-        self.model = stock.asr_model
+        # ESPnet declares every part of its models optional; here all are there.
+        self.model: Any = stock.asr_model
         self.device = device
         self._converter = stock.converter
         self._tokenizer = stock.tokenizer
         self._kept = kept
-        self._inference_conf = getattr(stock.asr_train_args, "inference_conf", None) or {}
+        self._inference_conf = (
+            getattr(stock.asr_train_args, "inference_conf", None) or {}
+        )
         self.sample_rate = int(getattr(self.model.frontend, "fs", None) or _rate(stock))
         self.frame_seconds = self._measure_frame()
 
@@ -136,10 +139,7 @@ class Recognizer:
             A Transcript for each recording, in input order; with nbest above 1 a list
             of up to nbest Transcripts for each, best first.
         """
-        single = isinstance(audio, str | Path) or (
-            not isinstance(audio, list | tuple)
-        )
-        recordings = [audio] if single else list(audio)
+        recordings = list(audio) if isinstance(audio, list | tuple) else [audio]
         ctc_weight = self._options(beam, nbest, ctc_weight, tail)
         search = self._search(beam, ctc_weight)
         pieces = [
@@ -171,7 +171,9 @@ class Recognizer:
             )
         hidden = self._encode_samples(samples)
         if hidden is None:
-            raise DataError("the audio is too short to encode", got=f"{len(samples)} samples")
+            raise DataError(
+                "the audio is too short to encode", got=f"{len(samples)} samples"
+            )
         decoder = self.model.decoder
         lengths = torch.tensor([len(hidden)], device=hidden.device)
         weights = decoder.weight_predictor(hidden[None], lengths)[0]
@@ -225,7 +227,8 @@ class Recognizer:
             sos=model.sos,
             eos=model.eos,
             vocab_size=len(model.token_list),
-            token_list=None,
+            # ESPnet would log every hypothesis.
+            token_list=None,  # type: ignore[arg-type]
             pre_beam_score_key="full",
         )
         return search.to(device=self.device).eval()
@@ -326,7 +329,9 @@ class Recognizer:
         """Text, times and confidences of a piece's hypotheses."""
         decoder = self.model.decoder
         hidden = piece.hidden
-        fired = decoder.fire(hidden[None], torch.tensor([len(hidden)]).to(hidden.device))
+        fired = decoder.fire(
+            hidden[None], torch.tensor([len(hidden)]).to(hidden.device)
+        )
         count = int(fired.lengths[0])
         ends = fired.ends[0, :count].tolist()
         seconds = piece.samples / self.sample_rate
@@ -444,7 +449,7 @@ def _download(name: str) -> tuple[Path, Path]:
     from espnet_model_zoo.downloader import ModelDownloader
 
     try:
-        found = ModelDownloader().download_and_unpack(name)
+        found: Any = ModelDownloader().download_and_unpack(name)
     except Exception as error:
         raise CheckpointError(
             f"{name} is neither a file here nor a model that could be downloaded",
