@@ -186,6 +186,17 @@ def test_experiment_outside_the_recipe_is_refused_before_any_work(tmp_path: Path
     assert not (recipe / "data").exists()
 
 
+def test_missing_teacher_store_is_named_before_training(tmp_path: Path):
+    recipe = make_recipe(tmp_path / "recipe")
+    done = run(
+        *(recipe / "run.sh", "--stage", "10", "--stop_stage", "11"),
+        ESPNET_ROOT=str(make_tree(tmp_path / "espnet")),
+    )
+    assert done.returncode == 1
+    assert "data/teacher" in done.stderr
+    assert not (recipe / "exp").exists()
+
+
 @pytest.mark.parametrize(
     ("arguments", "value"),
     [

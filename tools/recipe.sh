@@ -79,6 +79,13 @@ asr_stages() {
         ./asr.sh "$@" --stage "${first}" --stop_stage "${last}"
 }
 
+# Read all of the teacher store that the training will use, before it does.
+check_teacher() {
+    local store
+    store=$(sed -n 's/^ *store: *//p' "$(option asr_config "" "$@")")
+    [ -z "${store}" ] || python3 -m espnet_hkd.bin.inspect_teacher "${store}"
+}
+
 # How many tokens a frame holds, which is what initial_weight should begin with.
 show_tokens_per_frame() {
     local stats
@@ -144,7 +151,11 @@ run_recipe() {
     text=data/$(option train_set "" "$@")/text
     set -- --bpe_train_text "${text}" --lm_train_text "${text}" "$@"
 
-    asr_stages 1 10 "$@"
+    asr_stages 1 9 "$@"
+    if within 10 11; then
+        check_teacher "$@"
+    fi
+    asr_stages 10 10 "$@"
     if within 10 11; then
         show_tokens_per_frame "$@"
     fi

@@ -16,6 +16,7 @@ import random
 import shutil
 import subprocess
 import sys
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -99,30 +100,82 @@ def get_parser() -> argparse.ArgumentParser:
     return parser
 
 
-def pair(draw: random.Random) -> list[str]:
-    """A number from ten to ninety-nine, in words."""
-    if draw.random() < 0.3:
-        return [draw.choice(TEENS)]
-    tens = [draw.choice(TENS)]
-    return tens if draw.random() < 0.3 else [*tens, draw.choice(DIGITS[1:])]
+class Deck:
+    """Cards drawn in random order; none comes again before all have come.
+
+    So a small corpus has all words, the rare ones too.
+    """
+
+    def __init__(self, cards: Sequence[str], draw: random.Random):
+        self._cards = cards
+        self._draw = draw
+        self._left: list[str] = []
+
+    def __call__(self) -> str:
+        if not self._left:
+            self._left = self._draw.sample(self._cards, len(self._cards))
+        return self._left.pop()
 
 
-def sentence(draw: random.Random, spelled: tuple[str, ...]) -> str:
-    """One prompt: a spelled word, digits, numbers, a date, a command."""
-    letters = [draw.choice(LETTERS) for _ in range(draw.randint(1, 5))]
-    digits = [draw.choice([*DIGITS, "OH"]) for _ in range(draw.randint(2, 7))]
-    date = [draw.choice(MONTHS), draw.choice(ORDINALS), "NINETEEN", *pair(draw)]
-    kinds = (
-        (30, list(draw.choice(spelled))),
-        (25, digits),
-        (15, [draw.choice(("ENTER", "ERASE", "RUBOUT")), *letters, *pair(draw)]),
-        (12, [*pair(draw), *pair(draw)]),
-        (8, date),
-        (5, [draw.choice(DIGITS[1:]), "HUNDRED", "AND", *pair(draw)]),
-        (5, [draw.choice(COMMANDS)]),
-    )
-    weights, prompts = zip(*kinds, strict=True)
-    return " ".join(draw.choices(prompts, weights)[0])
+class Prompter:
+    """Makes up prompts: spelled words, digits, numbers, dates, commands."""
+
+    def __init__(self, spelled: Sequence[str], draw: random.Random):
+        self._draw = draw
+        self._spelled = Deck(spelled, draw)
+        self._letter = Deck(LETTERS, draw)
+        self._digit = Deck([*DIGITS, "OH"], draw)
+        self._teen = Deck(TEENS, draw)
+        self._tens = Deck(TENS, draw)
+        self._unit = Deck(DIGITS[1:], draw)
+        self._month = Deck(MONTHS, draw)
+        self._ordinal = Deck(ORDINALS, draw)
+        self._command = Deck(COMMANDS, draw)
+        self._edit = Deck(("ENTER", "ERASE", "RUBOUT"), draw)
+
+    def __call__(self) -> str:
+        """One prompt, in AN4's words."""
+        kinds = {
+            self._spell: 26,
+            self._digits: 22,
+            self._code: 25,
+            self._numbers: 10,
+            self._date: 8,
+            self._hundreds: 4,
+            self._order: 5,
+        }
+        (kind,) = self._draw.choices(list(kinds), list(kinds.values()))
+        return " ".join(kind())
+
+    def _spell(self) -> list[str]:
+        return list(self._spelled())
+
+    def _digits(self) -> list[str]:
+        return [self._digit() for _ in range(self._draw.randint(2, 7))]
+
+    def _code(self) -> list[str]:
+        letters = [self._letter() for _ in range(self._draw.randint(2, 5))]
+        return [self._edit(), *letters, *self._pair()]
+
+    def _numbers(self) -> list[str]:
+        return [*self._pair(), *self._pair()]
+
+    def _date(self) -> list[str]:
+        return [self._month(), self._ordinal(), "NINETEEN", *self._pair()]
+
+    def _hundreds(self) -> list[str]:
+        return [self._unit(), "HUNDRED", "AND", *self._pair()]
+
+    def _order(self) -> list[str]:
+        return [self._command()]
+
+    def _pair(self) -> list[str]:
+        """A number from ten to ninety-nine, in words."""
+        if self._draw.random() < 0.3:
+            return [self._teen()]
+        if self._draw.random() < 0.3:
+            return [self._tens()]
+        return [self._tens(), self._unit()]
 
 
 def voice(draw: random.Random, variants: tuple[str, ...]) -> Voice:
@@ -140,9 +193,10 @@ def plan(counts: dict[str, int], seed: int) -> dict[str, list[tuple[str, str, Vo
     sets = {}
     for name, count in counts.items():
         training = name == "train_nodev"
+        prompt = Prompter(SPELLED if training else OTHER_SPELLED, draw)
         utterances: list[tuple[str, str, Voice]] = []
         while len(utterances) < count:
-            text = sentence(draw, SPELLED if training else OTHER_SPELLED)
+            text = prompt()
             if training:
                 trained.add(text)
             # Commands of one word are too few to be held out.
