@@ -156,9 +156,11 @@ main() {
     elif [ -e "$venv" ]; then
         fail "$venv exists and was not made by this script" "remedy: move it away"
     fi
+    # A link to a Python that was removed since does not count as made.
+    [ -x "$venv/bin/python" ] || made=""
     [ "$made" != "$wanted" ] || return 0
 
-    if [ -n "$made" ] && [ -x "$venv/bin/python" ]; then
+    if [ -n "$made" ]; then
         say "bringing .venv up to date"
         : >"$stamp"
     else
