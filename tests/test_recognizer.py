@@ -85,6 +85,28 @@ def test_stock_speech2text_gives_the_same_text_and_score(recipe, recognizer):
         assert ours.score == pytest.approx(float(hypothesis.score), abs=1e-4)
 
 
+WITHOUT_US = """
+import sys
+# A machine for decoding only: no teacher, no network.
+sys.modules["transformers"] = None
+import soundfile
+from espnet2.bin.asr_inference import Speech2Text
+recognizer = Speech2Text.from_pretrained(sys.argv[1], ctc_weight=0.3, beam_size=10)
+print(recognizer(soundfile.read(sys.argv[2])[0])[0][0])
+"""
+
+
+def test_stock_speech2text_knows_the_packed_model_wherever_we_are_installed(
+    recipe, recognizer, fresh_venv, tmp_path
+):
+    soundfile.write(tmp_path / "one.wav", speech(2.0), 16000, subtype="FLOAT")
+    (ours,) = recognizer(tmp_path / "one.wav")
+    done = fresh_venv.run(
+        "-c", WITHOUT_US, str(recipe / "model.zip"), str(tmp_path / "one.wav")
+    )
+    assert done.stdout.splitlines()[-1] == ours.text
+
+
 def test_packed_ctc_weight_is_the_default(recognizer):
     audio = speech(2.0)
     (default,) = recognizer(audio, sample_rate=16000)
