@@ -63,8 +63,11 @@ def integrate_and_fire(
 ) -> FiredTokens:
     """Integrate frames into tokens of mass 1.
 
-    With S_t the running sum of the weights, t_k the first frame where S_t reaches
-    k - (1 - threshold), and F(k) = sum_{s <= t_k} w_s h_s + (k - S_{t_k}) h_{t_k},
+    Let S_t be the running sum of the weights and t_k the first frame where it reaches
+    k - (1 - threshold), up to rounding. With
+
+        F(k) = sum_{s <= t_k} w_s h_s + (k - S_{t_k}) h_{t_k}
+
     token k is F(k) - F(k - 1). Several tokens may fire in one frame; a threshold below
     1 fires early and carries the debt on.
 
@@ -77,11 +80,11 @@ def integrate_and_fire(
     Args:
         hidden: (B, T, D) frames.
         weights: (B, T) mass of each frame, not negative; ignored on padding.
-        lengths: (B,) number of valid frames.
+        lengths: (B,) number of valid frames, at least 1.
         targets: (B,) number of tokens wanted, as in training. The weights are scaled
             to sum to it, and exactly so many tokens come out. An utterance whose
             weights sum to less than 1e-6 is divided evenly, without gradient to its
-            weights; one without frames gets tokens that are 0.
+            weights.
         max_tokens: Makes U exactly this; tokens beyond it are dropped.
         threshold: Mass at which a token fires, in (0.5, 1].
         tail: Without `targets`, mass in [0, 1] that the rest after the last firing must
@@ -104,8 +107,8 @@ def integrate_and_fire(
     _check_options(threshold, tail)
     assert weights.shape == hidden.shape[:2], (weights.shape, hidden.shape)
     with torch.autocast(hidden.device.type, enabled=False):
-        column = lengths[:, None]  # (B, 1)
-        valid = _valid_frames(column, weights)
+        column = lengths[:, None].clamp(min=1)  # (B, 1)
+        valid = _valid_frames(column, weights.size(1))
         sums = torch.where(valid, weights, 0.0).double().cumsum(1)
         mass = sums[:, -1]
         if targets is not None:
@@ -148,9 +151,9 @@ def _check_options(threshold: float, tail: float) -> None:
         )
 
 
-def _valid_frames(lengths: Tensor, like: Tensor) -> Tensor:
-    """(B, T) bool, true before an utterance's length: (B, 1) and (B, T, ...)."""
-    return torch.arange(like.size(1), device=like.device) < lengths
+def _valid_frames(lengths: Tensor, frames: int) -> Tensor:
+    """(B, T) bool: the first `lengths` (B, 1) of T frames."""
+    return torch.arange(frames, device=lengths.device) < lengths
 
 
 def _at_least_float32(x: Tensor) -> torch.dtype:
@@ -158,7 +161,7 @@ def _at_least_float32(x: Tensor) -> torch.dtype:
 
 
 def _before(x: Tensor) -> Tensor:
-    """Each frame's predecessor along the last axis, 0 for the first."""
+    """What stands before each entry of the last axis, 0 before the first."""
     return F.pad(x, (1, 0))[..., :-1]
 
 
@@ -169,7 +172,7 @@ def _scale(sums: Tensor, targets: Tensor, lengths: Tensor) -> Tensor:
     scale = torch.where(silent, 0.0, targets / torch.where(silent, 1.0, mass))
     step = torch.where(silent, targets.double() / lengths, 0.0)
     frames = torch.arange(1, sums.size(1) + 1, device=sums.device)
-    return torch.addcmul(frames * step, sums, scale)
+    return sums * scale + frames * step
 
 
 def _count_firings(sums: Tensor, threshold: float) -> Tensor:
@@ -436,7 +439,7 @@ class WeightPredictor(nn.Module):
         `lengths` (B,) counts valid frames; padding may hold anything. Weights of half
         precision frames are float32: their sum over an utterance counts its tokens.
         """
-        valid = _valid_frames(lengths[:, None], hidden)
+        valid = _valid_frames(lengths[:, None], hidden.size(1))
         hidden = hidden.masked_fill(~valid[..., None], 0.0)
         mixed = self.conv(hidden.transpose(1, 2)).transpose(1, 2)  # (B, T, D)
         logits = self.linear(self.dropout(mixed)).squeeze(-1)
