@@ -86,9 +86,7 @@ def test_terms_are_sums_over_target_tokens_not_means_over_utterances():
             text_lengths=labels[None],
         )
         total = total + loss * weight
-    # The stock Conformer's convolution sees its neighbours' padding, hence 1e-2; for
-    # the pooled Conformer the equality is exact (test_encoder.py).
-    torch.testing.assert_close(joined * tokens, total, rtol=1e-2, atol=0.0)
+    torch.testing.assert_close(joined * tokens, total, rtol=1e-4, atol=0.0)
 
 
 def test_validation_draws_nothing():
