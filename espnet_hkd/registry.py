@@ -23,6 +23,7 @@ TASK_MODULES = ("espnet2.tasks.asr", "espnet3.systems.esp2_asr.task")
 # Lower-case names: ESPnet looks names up both as written and lowered.
 CLASSES = {
     "model": {"hkd_cif": "espnet_hkd.model:CIFASRModel"},
+    "encoder": {"hkd_pooled_conformer": "espnet_hkd.encoder:PooledConformerEncoder"},
     "decoder": {"hkd_cif_transformer": "espnet_hkd.decoder:CIFDecoder"},
     "preprocessor": {"hkd_teacher": "espnet_hkd.preprocessor:HKDPreprocessor"},
 }

@@ -45,7 +45,7 @@ def add_fake_espnet(venv: FreshVenv) -> None:
 
 def test_stock_asr_train_knows_our_classes(fresh_venv: FreshVenv):
     names = ["--model", "hkd_cif", "--decoder", "hkd_cif_transformer"]
-    names += ["--preprocessor", "hkd_teacher"]
+    names += ["--encoder", "hkd_pooled_conformer", "--preprocessor", "hkd_teacher"]
 
     done = fresh_venv.run("-m", "espnet2.bin.asr_train", "--print_config", *names)
 
