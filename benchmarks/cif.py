@@ -58,6 +58,13 @@ SHAPES = [
 LINEARITY = [Shape(1, t, 512, t // 10) for t in (2500, 5000, 10000, 20000, 40000)]
 # A loop takes seconds beyond this many frames.
 REFERENCE_FRAMES = 4000
+# glibc keeps freed memory or hands it back by the order of earlier calls, and a tensor
+# of fresh pages costs ten times one of old ones: so it is told to keep all. To measure
+# memory it is told to keep nothing, or freed tensors would hide in the process' heap.
+KEEP_MEMORY = dict.fromkeys(
+    ("MALLOC_MMAP_THRESHOLD_", "MALLOC_TRIM_THRESHOLD_"), str(2**40)
+)
+FREE_MEMORY = dict.fromkeys(KEEP_MEMORY, str(2**16))
 
 
 def get_parser() -> argparse.ArgumentParser:
@@ -167,31 +174,25 @@ def measure(contestants: dict, shape: Shape, run, repeats: int) -> dict[str, flo
     """Median seconds of each contestant, timed in turns."""
     inputs, grad = draw(shape)
     times = {name: [] for name in contestants}
-    for turn in range(repeats + 2):
+    for turn in range(repeats):
         for name, contestant in contestants.items():
-            if name == REFERENCE and turn > 3:
-                continue
-            # Once untimed, so that nobody pays for caches another has emptied.
-            result = run(contestant, inputs, grad)
-            del result
+            if name == REFERENCE:
+                if turn > 2:
+                    continue
+            else:
+                # Once untimed, so that nobody pays for caches another has emptied.
+                result = run(contestant, inputs, grad)
+                del result
             start = time.perf_counter()
             result = run(contestant, inputs, grad)
-            elapsed = time.perf_counter() - start
+            times[name].append(time.perf_counter() - start)
             del result
-            if turn >= 2:  # after two warm-ups
-                times[name].append(elapsed)
     return {name: statistics.median(values) for name, values in times.items()}
 
 
 def peak_memory(name: str, shape: Shape) -> float:
     """Peak MiB of forward and backward, inputs and gradients included."""
-    environment = os.environ | {
-        # Freed tensors go back at once, or they would hide in the process' own heap.
-        "MALLOC_MMAP_THRESHOLD_": "65536",
-        "MALLOC_TRIM_THRESHOLD_": "65536",
-        "OMP_NUM_THREADS": "1",
-        "PYTHONPATH": os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")]),
-    }
+    environment = os.environ | FREE_MEMORY | {"OMP_NUM_THREADS": "1"}
     command = [sys.executable, __file__, "--peak-of", name, "--shapes", str(shape)]
     result = subprocess.run(
         command, env=environment, check=True, capture_output=True, text=True
@@ -297,6 +298,9 @@ def main() -> None:
     if args.peak_of:
         print_peak(args.peak_of, args.shapes[0])
         return
+    if not KEEP_MEMORY.items() <= os.environ.items():
+        # Read once, when a process starts.
+        os.execve(sys.executable, [sys.executable, *sys.argv], os.environ | KEEP_MEMORY)
     if args.quick:
         args.shapes, args.threads, args.repeats = SHAPES[:2], [1], 5
     contestants = load_contestants()

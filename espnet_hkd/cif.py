@@ -168,11 +168,10 @@ def _before(x: Tensor) -> Tensor:
 def _scale(sums: Tensor, targets: Tensor, lengths: Tensor) -> Tensor:
     """Stretch running sums (B, T) to end at `targets` (B, 1)."""
     mass = sums[:, -1:]
-    silent = mass < SILENCE
-    scale = torch.where(silent, 0.0, targets / torch.where(silent, 1.0, mass))
-    step = torch.where(silent, targets.double() / lengths, 0.0)
     frames = torch.arange(1, sums.size(1) + 1, device=sums.device)
-    return sums * scale + frames * step
+    even = frames * (targets.double() / lengths)
+    scaled = sums * (targets / mass.clamp(min=SILENCE))
+    return torch.where(mass < SILENCE, even, scaled)
 
 
 def _count_firings(sums: Tensor, threshold: float) -> Tensor:
