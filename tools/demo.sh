@@ -64,14 +64,20 @@ data() {
     recipe_stages 1 5 --local_data_opts "--sets train_nodev,train_dev,${test_sets// /,}"
 }
 
-# Few utterances are heard more often than many.
-epochs() {
-    awk 'END { n = int(18000 / NR); print n < 15 ? 15 : n > 120 ? 120 : n }' \
-        data/train_nodev/text
+# Every half minute, the last epoch that has ended since.
+show_epochs() {
+    local shown="" line
+    # A closed output: a sleep that outlives this script must not hold its pipe open.
+    while sleep 30 >&-; do
+        line=$(grep -so '[0-9]*epoch results.*' "${exp}/train.log" | tail -n 1 |
+            sed 's/epoch results.*\[valid\] loss=\([^,]*\),.* acc=\([^,]*\),.*/: loss on dev \1, accuracy \2/') || true
+        [ "${line}" = "${shown}" ] || echo "    epoch ${line}"
+        shown=${line}
+    done
 }
 
-train() {
-    recipe_stages 10 11 --asr_args "--max_epoch $(epochs)"
+stop_showing() {
+    { kill "${shower}" && wait "${shower}"; } 2>/dev/null || true
 }
 
 plot() {
@@ -84,7 +90,7 @@ packed_model() {
 }
 
 main() {
-    local kind test_sets
+    local kind test_sets shower
     if [ -n "${AN4:-}" ]; then
         kind="real speech: AN4 in ${AN4}"
         test_sets=test
@@ -101,7 +107,12 @@ main() {
     [ -n "${AN4:-}" ] || AN4=${PWD}/downloads/spoken
     export AN4
     step data "Stages 1 to 5: data, teacher store, token list: half a minute" data
-    step train "Stages 10, 11: statistics; training with distillation: 5 minutes" train
+    show_epochs &
+    shower=$!
+    trap stop_showing EXIT
+    step train "Stages 10, 11: statistics; training with distillation: 6 minutes" \
+        recipe_stages 10 11
+    stop_showing
     step score "Stages 12, 13: beam search, sclite: a minute and a half" \
         recipe_stages 12 13
     step pack "Stage 14: packing the model: 10 s" recipe_stages 14 14
@@ -111,7 +122,7 @@ main() {
     echo
     echo "Model:    ${work}/$(packed_model)"
     echo "Firing:   ${work}/firing.png"
-    echo "Training: ${work}/${exp}/images (loss terms), ${work}/${exp}/att_ws (firing)"
+    echo "Training: ${work}/${exp}/images, a plot of each loss term"
     echo "Logs:     ${work}/log, ${work}/${exp}/train.log"
 }
 
