@@ -11,6 +11,8 @@ root=$(realpath "$(dirname "${BASH_SOURCE[0]}")/..")
 recipe=${root}/egs2/an4_hkd/asr1
 config=conf/train_asr_demo.yaml
 exp=exp/asr_demo
+# The process of show_epochs.
+shower=""
 
 # Other data or other settings get another folder: results are never mixed.
 open_workplace() {
@@ -77,7 +79,9 @@ show_epochs() {
 }
 
 stop_showing() {
-    { kill "${shower}" && wait "${shower}"; } 2>/dev/null || true
+    # Called by the exit trap too, when there may be nothing to stop.
+    [ -z "${shower}" ] || { kill "${shower}" && wait "${shower}"; } 2>/dev/null || true
+    shower=""
 }
 
 plot() {
@@ -90,7 +94,7 @@ packed_model() {
 }
 
 main() {
-    local kind test_sets shower
+    local kind test_sets
     if [ -n "${AN4:-}" ]; then
         kind="real speech: AN4 in ${AN4}"
         test_sets=test
