@@ -97,7 +97,7 @@ class Recognizer:
             folder = tempfile.TemporaryDirectory(prefix="espnet_hkd_")
             config, weights = _unpack(path, Path(folder.name))
             return cls(config, weights, device=device, kept=folder)
-        if path.suffix or not 1 <= str(name).count("/") <= 1:
+        if path.suffix == ".zip" or str(name).count("/") != 1:
             raise CheckpointError(
                 f"there is no model {name}",
                 wanted="a packed model (.zip), a folder, or a hub name (user/model)",
