@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import pickle
 import shutil
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +13,7 @@ import torch
 import yaml
 
 from espnet_hkd.errors import CheckpointError
+from espnet_hkd.version import __version__
 
 # Parameters that only training needs: a checkpoint may lack them, nothing else.
 HEADS = ("kd_acd.", "kd_lrd.")
@@ -19,6 +22,8 @@ DTYPES = {
     "float16": torch.float16,
     "bfloat16": torch.bfloat16,
 }
+# Raised when a packed model changes such that an earlier version cannot read it.
+FORMAT = 1
 # What RESULTS.md, plots and logs show beside a packed model.
 COMPANIONS = ("RESULTS.md", "images")
 
@@ -49,8 +54,14 @@ def slim(
     """
     exp = Path(exp)
     out = exp / "slim" if out is None else Path(out)
-    config = _read_config(exp / "config.yaml")
-    weights = _read_weights(exp / checkpoint)
+    config = read_config(exp / "config.yaml")
+    if config.get("model") != "hkd_cif":
+        raise CheckpointError(
+            f"{exp / 'config.yaml'} does not describe a CIF model",
+            got=f"model: {config.get('model')}",
+            wanted="model: hkd_cif",
+        )
+    weights = read_weights(exp / checkpoint)
     dropped = [key for key in weights if key.startswith(HEADS)]
     kept = {
         key: value.to(DTYPES[dtype]) if value.is_floating_point() else value
@@ -75,41 +86,76 @@ def slim(
     ]
 
 
-def _read_config(path: Path) -> dict[str, Any]:
+def read_config(path: Path) -> dict[str, Any]:
+    """Read a YAML file of an experiment or a packed model.
+
+    Raises:
+        CheckpointError: It is missing or does not hold names and values.
+    """
     try:
         config = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, yaml.YAMLError) as error:
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         raise CheckpointError(
             f"cannot read {path}",
             got=f"{type(error).__name__}: {error}",
             wanted="an experiment folder with the config.yaml that training wrote",
         ) from error
-    if not isinstance(config, dict) or config.get("model") != "hkd_cif":
+    if not isinstance(config, dict):
         raise CheckpointError(
-            f"{path} does not describe a CIF model", wanted="`model: hkd_cif`"
+            f"{path} is no configuration",
+            got=type(config).__name__,
+            wanted="names and values, as training writes them",
         )
     return config
 
 
-def _read_weights(path: Path) -> dict[str, torch.Tensor]:
+def read_weights(path: Path) -> dict[str, torch.Tensor]:
+    """Read a checkpoint of which nothing but tensors is unpickled.
+
+    Raises:
+        CheckpointError: It is missing, damaged, or holds more than tensors.
+    """
     try:
+        _check_sums(path)
         weights = torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError:
         names = sorted(p.name for p in path.parent.glob("*.pth"))
         raise CheckpointError(
             f"there is no checkpoint {path}", wanted=", ".join(names) or "a .pth file"
         ) from None
+    except pickle.UnpicklingError as error:
+        raise CheckpointError(
+            f"{path} is damaged, or more than weights: nothing of it was run",
+            got=_first_line(error),
+            wanted="a checkpoint with nothing but tensors in it",
+            remedy="do not load it by other means unless you trust who made it",
+        ) from error
     except Exception as error:
         raise CheckpointError(
             f"{path} cannot be loaded",
-            got=f"{type(error).__name__}: {str(error).splitlines()[0]}",
+            got=_first_line(error),
             wanted="a checkpoint written by espnet2.bin.asr_train",
+            remedy="copy or download it again",
         ) from error
     if isinstance(weights, dict) and "model" in weights and "optimizers" in weights:
         weights = weights["model"]
-    if not all(torch.is_tensor(value) for value in weights.values()):
+    if not isinstance(weights, dict) or not all(map(torch.is_tensor, weights.values())):
         raise CheckpointError(f"{path} holds more than weights", wanted="tensors only")
     return weights
+
+
+def _check_sums(path: Path) -> None:
+    """Check the sums of a checkpoint, which is a zip: torch does not look at them."""
+    if not zipfile.is_zipfile(path):
+        return
+    with zipfile.ZipFile(path) as archive:
+        damaged = archive.testzip()
+    if damaged is not None:
+        raise zipfile.BadZipFile(f"damaged: the sum of {damaged} is wrong")
+
+
+def _first_line(error: Exception) -> str:
+    return f"{type(error).__name__}: {(str(error).splitlines() or [''])[0]}"
 
 
 def _slim_config(
@@ -136,9 +182,9 @@ def _slim_config(
         config[key] = []
     if inference_config is not None:
         decoding = yaml.safe_load(Path(inference_config).read_text(encoding="utf-8"))
-        config["inference_conf"] = {
-            "ctc_weight": (decoding or {}).get("ctc_weight", 0.5)
-        }
+        # ESPnet's default for what the file leaves out.
+        config["inference_conf"] = {"ctc_weight": 0.5, **(decoding or {})}
+    config["espnet_hkd"] = {"format": FORMAT, "version": __version__}
     return config
 
 

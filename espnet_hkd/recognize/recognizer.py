@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -13,6 +12,7 @@ import numpy as np
 import torch
 
 from espnet_hkd.errors import CheckpointError, ConfigError, DataError, SearchError
+from espnet_hkd.packed import check_classes, open_packed
 from espnet_hkd.recognize.audio import cut_at_silences, load_audio
 from espnet_hkd.recognize.records import Firing, TokenTime, Transcript
 
@@ -58,7 +58,18 @@ class Recognizer:
 
         from espnet_hkd.model import CIFASRModel
 
-        stock = Speech2Text(str(config), str(weights), device=device, ctc_weight=0.0)
+        try:
+            stock = Speech2Text(
+                str(config), str(weights), device=device, ctc_weight=0.0
+            )
+        # What ESPnet raises for a part that is not set up as its class wants it.
+        except (AttributeError, KeyError, OSError, TypeError, ValueError) as error:
+            raise CheckpointError(
+                f"no model can be built as {config} says",
+                got=f"{type(error).__name__}: {error}",
+                wanted="the config.yaml that was written beside the checkpoint",
+                remedy="use the ESPnet and espnet_hkd that the model was packed with",
+            ) from error
         if not isinstance(stock.asr_model, CIFASRModel):
             raise ConfigError(
                 f"{config} does not describe a CIF model",
@@ -83,26 +94,16 @@ class Recognizer:
         """Open a packed model (zip), a folder, or a model of the Hugging Face hub.
 
         Args:
-            name: A zip that `espnet2.bin.pack` wrote, a folder with such a zip's
-                content, an experiment folder, or a hub name ("user/model").
+            name: What `espnet_hkd.packed.open_packed` takes.
             device: As for torch.
 
         Raises:
-            CheckpointError: Nothing of the kind is there, or it is damaged.
+            CheckpointError: Nothing of the kind is there, it is damaged, of a later
+                version, short of weights, or asks for a class that is not known.
         """
-        path = Path(name).expanduser()
-        if path.is_dir():
-            return cls(*_find_in_folder(path), device=device)
-        if path.is_file():
-            folder = tempfile.TemporaryDirectory(prefix="espnet_hkd_")
-            config, weights = _unpack(path, Path(folder.name))
-            return cls(config, weights, device=device, kept=folder)
-        if path.suffix == ".zip" or str(name).count("/") != 1:
-            raise CheckpointError(
-                f"there is no model {name}",
-                wanted="a packed model (.zip), a folder, or a hub name (user/model)",
-            )
-        return cls(*_download(str(name)), device=device)
+        model = open_packed(name)
+        check_classes(model.read_config(), name)
+        return cls(model.config, model.weights, device=device, kept=model.kept)
 
     @torch.no_grad()
     def __call__(
@@ -382,78 +383,3 @@ def _rate(stock: Any) -> int:
 
     conf = getattr(stock.asr_train_args, "frontend_conf", None) or {}
     return humanfriendly.parse_size(str(conf.get("fs", 16000)))
-
-
-def _find_in_folder(folder: Path) -> tuple[Path, Path]:
-    """Configuration and weights in an unpacked model or an experiment folder."""
-    import yaml
-
-    meta = folder / "meta.yaml"
-    if meta.is_file():
-        entries = yaml.safe_load(meta.read_text(encoding="utf-8"))
-        return _members(entries, folder, folder)
-    config = folder / "config.yaml"
-    names = ("*.slim.pth", "*.ave.pth", "valid.acc.best.pth", "latest.pth")
-    found = [path for name in names for path in sorted(folder.glob(name))]
-    if not config.is_file() or not found:
-        raise CheckpointError(
-            f"{folder} is not a model folder",
-            got=", ".join(sorted(p.name for p in folder.iterdir())[:8]) or "nothing",
-            wanted="meta.yaml of a packed model, or config.yaml and a checkpoint",
-        )
-    return config, found[0]
-
-
-def _unpack(archive: Path, folder: Path) -> tuple[Path, Path]:
-    import zipfile
-
-    import yaml
-    from espnet2.main_funcs.pack_funcs import unpack
-
-    try:
-        unpack(archive, folder, use_cache=False)
-        metas = sorted(folder.glob("**/meta.yaml"))
-        entries = yaml.safe_load(metas[0].read_text(encoding="utf-8"))
-    except (zipfile.BadZipFile, EOFError, OSError, ValueError, RuntimeError) as error:
-        raise CheckpointError(
-            f"{archive} is not a packed model, or is damaged",
-            got=f"{type(error).__name__}: {error}",
-            wanted="a zip written by espnet2.bin.pack (stage 14 of a recipe)",
-            remedy="copy or download the file again",
-        ) from error
-    return _members(entries, folder, archive)
-
-
-def _members(entries: Any, folder: Path, name: Path) -> tuple[Path, Path]:
-    """Paths of configuration and weights that meta.yaml names."""
-    try:
-        config = folder / entries["yaml_files"]["asr_train_config"]
-        weights = folder / entries["files"]["asr_model_file"]
-    except (KeyError, TypeError):
-        raise CheckpointError(
-            f"{name} is packed, but not as a speech recogniser",
-            got=str(entries)[:200],
-            wanted="asr_train_config and asr_model_file in its meta.yaml",
-        ) from None
-    for path in (config, weights):
-        if not path.is_file():
-            raise CheckpointError(
-                f"{name} lacks a file that its meta.yaml names",
-                got=f"no {path.relative_to(folder)}",
-                remedy="pack it again, with `exp` inside the recipe's folder",
-            )
-    return config, weights
-
-
-def _download(name: str) -> tuple[Path, Path]:
-    from espnet_model_zoo.downloader import ModelDownloader
-
-    try:
-        found: Any = ModelDownloader().download_and_unpack(name)
-    except Exception as error:
-        raise CheckpointError(
-            f"{name} is neither a file here nor a model that could be downloaded",
-            got=f"{type(error).__name__}: {error}",
-            wanted="a packed model (.zip), a folder, or a hub name (user/model)",
-        ) from error
-    return Path(found["asr_train_config"]), Path(found["asr_model_file"])
