@@ -92,8 +92,10 @@ def check_classes(config: dict[str, Any], name: str | Path) -> None:
 
 
 def _packed_with(config: dict[str, Any]) -> str:
-    version = (config.get("espnet_hkd") or {}).get("version")
-    return f" (espnet_hkd {version})" if version else ""
+    packed = config.get("espnet_hkd")
+    if not isinstance(packed, dict) or "version" not in packed:
+        return ""
+    return f" (espnet_hkd {packed['version']})"
 
 
 def _check_format(config: dict[str, Any], name: str | Path) -> None:
@@ -108,7 +110,7 @@ def _check_format(config: dict[str, Any], name: str | Path) -> None:
 
         raise CheckpointError(
             f"{name} was packed in a format that this version does not know",
-            got=f"format {number}" + _packed_with(config if number else {}),
+            got=f"format {number}" + _packed_with(config),
             wanted=f"format {FORMAT} or below (espnet_hkd {__version__})",
             remedy="pip install --upgrade espnet_hkd",
         )

@@ -67,8 +67,19 @@ def add_plots(task: ModuleType) -> None:
     add_firing_plots(task.ASRTask.trainer)
 
 
+def add_packed_models(task: ModuleType) -> None:
+    """Let the task's training start from packed models."""
+    from espnet_hkd.finetune import extend_init_param
+
+    extend_init_param(task)
+
+
 # What is done to a task module after its execution, in this order.
-_actions: list[Callable[[ModuleType], None]] = [add_classes, add_plots]
+_actions: list[Callable[[ModuleType], None]] = [
+    add_classes,
+    add_plots,
+    add_packed_models,
+]
 
 
 def after_import(action: Callable[[ModuleType], None]) -> None:

@@ -92,35 +92,35 @@ def wheels(sources: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str,
     return built
 
 
-@pytest.fixture(scope="session")
-def main_packages(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Return a folder of links to the main environment's packages, all but ourselves.
+def link_main_packages(folder: Path, without: tuple[str, ...]) -> Path:
+    """Link the main environment's packages into a folder: all but some and ourselves.
 
     An editable install of ours in the main environment would otherwise bring its own
     `.pth` files into every environment that is layered upon it.
     """
-    folder = tmp_path_factory.mktemp("main_packages")
     for site in {sysconfig.get_path("purelib"), sysconfig.get_path("platlib")}:
         for entry in Path(site).iterdir():
             link = folder / entry.name
-            if "espnet_hkd" not in entry.name and not link.exists():
+            left_out = entry.name.split("-")[0] in without
+            if "espnet_hkd" not in entry.name and not left_out and not link.exists():
                 link.symlink_to(entry)
     return folder
 
 
 @pytest.fixture(scope="session")
 def new_venv(
-    wheels: dict[str, Path],
-    main_packages: Path,
-    tmp_path_factory: pytest.TempPathFactory,
+    wheels: dict[str, Path], tmp_path_factory: pytest.TempPathFactory
 ) -> Callable[..., FreshVenv]:
     """Return a function that makes a virtual environment, in half a second.
 
-    `new_venv(kind, layered=False)`: kind "wheel", "editable" or None for none of ours;
-    layered: with the main environment's packages, ESPnet and torch among them.
+    `new_venv(kind, layered=False, without=())`: kind "wheel", "editable" or None for
+    none of ours; layered: with the main environment's packages, ESPnet and torch among
+    them, but for those named in `without`.
     """
 
-    def make(kind: str | None, *, layered: bool = False) -> FreshVenv:
+    def make(
+        kind: str | None, *, layered: bool = False, without: tuple[str, ...] = ()
+    ) -> FreshVenv:
         home = tmp_path_factory.mktemp("venv")
         venv = home / "venv"
         command = [sys.executable, "-m", "venv", "--without-pip", str(venv)]
@@ -135,8 +135,9 @@ def new_venv(
         if layered:
             # addsitedir, for a folder merely on sys.path has no .pth files: ESPnet
             # needs distutils, which setuptools brings by one.
+            packages = link_main_packages(tmp_path_factory.mktemp("packages"), without)
             (site_packages / "main_packages.pth").write_text(
-                f"import site; site.addsitedir({str(main_packages)!r})\n"
+                f"import site; site.addsitedir({str(packages)!r})\n"
             )
         return fresh
 

@@ -134,6 +134,21 @@ def write_experiment(folder, *, seed=0, **changes):
     return folder
 
 
+def pack(folder, exp="exp/asr_hkd/slim", out="model.zip", options=()):
+    """Pack an experiment below a recipe folder as ESPnet's stage 14 does."""
+    import contextlib
+
+    from espnet2.bin.pack import main
+
+    files = ["--asr_train_config", f"{exp}/config.yaml"]
+    files += ["--asr_model_file", f"{exp}/train.total_count.ave.pth"]
+    for option in options:
+        files += ["--option", option]
+    with contextlib.chdir(folder):
+        main(["asr", *files, "--outpath", out])
+    return folder / out
+
+
 def speech(seconds, *, rate=16000, seed=0):
     """Noise whose loudness comes and goes, so that weights differ over time."""
     generator = torch.Generator().manual_seed(seed)
