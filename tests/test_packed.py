@@ -98,7 +98,7 @@ def test_stage_12_agrees_to_the_bit(recipe, wavs, transcripts, tmp_path, monkeyp
         wavs, texts, scores, transcripts, strict=True
     ):
         assert text == f"{wav.stem} {expected[0]}"
-        assert score == f"{wav.stem} {str(torch.tensor(expected[1]))}"
+        assert score == f"{wav.stem} {torch.tensor(expected[1])!s}"
 
 
 def test_model_zoo_takes_the_zip_without_network(recipe, tmp_path):
