@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import os
 import pickle
 import shutil
 import zipfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -69,9 +71,15 @@ def slim(
         if key not in dropped
     }
     out.mkdir(parents=True, exist_ok=True)
-    _replace(out / checkpoint, lambda path: torch.save(kept, path))
-    text = yaml.safe_dump(_slim_config(config, inference_config), sort_keys=False)
-    _replace(out / "config.yaml", lambda path: path.write_text(text, encoding="utf-8"))
+    replace_file(out / checkpoint, lambda path: torch.save(kept, path))
+    slimmed = _slim_config(config, inference_config)
+    plm = _plm(config, exp)
+    if plm is not None:
+        slimmed["taught_with"]["plm"] = plm
+    text = yaml.safe_dump(slimmed, sort_keys=False)
+    replace_file(
+        out / "config.yaml", lambda path: path.write_text(text, encoding="utf-8")
+    )
     for name in COMPANIONS:
         source = exp / name
         if source.is_dir():
@@ -188,6 +196,23 @@ def _slim_config(
     return config
 
 
+def _plm(config: dict[str, Any], exp: Path) -> dict[str, Any] | None:
+    """Name, digest and layer of the teacher, if its store is still there."""
+    store = (config.get("preprocessor_conf") or {}).get("store")
+    if not store:
+        return None
+    for root in (Path(), *exp.resolve().parents):
+        record = root / store / "store.json"
+        if record.is_file():
+            known = json.loads(record.read_text(encoding="utf-8"))
+            name = str(known["plm"])
+            # A folder of this machine says nothing elsewhere, its name may.
+            if name.startswith((".", "~", "/")) or name.count("/") > 1:
+                name = Path(name).name
+            return {"name": name, "digest": known["digest"], "layer": known["layer"]}
+    return None
+
+
 _TEACHING = (
     "acd_weight",
     "acd_temperature",
@@ -199,7 +224,7 @@ _TEACHING = (
 )
 
 
-def _replace(path: Path, write: Any) -> None:
+def replace_file(path: Path, write: Callable[[Path], object]) -> None:
     """Write a file whole or not at all."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
     try:

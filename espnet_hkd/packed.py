@@ -68,6 +68,47 @@ def open_packed(name: str | Path) -> PackedModel:
     return model
 
 
+def describe(name: str | Path) -> str:
+    """The facts of a model, one a line, after all checks but that of its classes.
+
+    Raises:
+        CheckpointError: As for `open_packed`.
+    """
+    model = open_packed(name)
+    config = model.read_config()
+    numbers = sum(value.numel() for value in read_weights(model.weights).values())
+    packed = config.get("espnet_hkd") or {}
+    decoding = config.get("inference_conf") or {}
+    facts = {
+        "model": name,
+        "format": packed.get("format", "none: an experiment, or not packed by `slim`"),
+        "espnet_hkd": packed.get("version", "not said"),
+        "encoder": config.get("encoder"),
+        "decoder": config.get("decoder"),
+        "weights": f"{numbers:,}",
+        "tokens": f"{len(config.get('token_list') or ())} ({config.get('token_type')})",
+        "teacher": teacher(config),
+        "decoding": ", ".join(f"{k} {v}" for k, v in decoding.items()) or "not said",
+    }
+    width = max(map(len, facts)) + 1
+    return "\n".join(f"{key + ':':<{width}} {value}" for key, value in facts.items())
+
+
+def teacher(config: dict[str, Any]) -> str:
+    """What a model was taught with, in words."""
+    taught = config.get("taught_with") or config.get("model_conf") or {}
+    weights = [
+        f"{key} {taught[key]}"
+        for key in ("acd_weight", "lrd_weight")
+        if taught.get(key, 0) > 0
+    ]
+    if not weights:
+        return "none"
+    plm = taught.get("plm")
+    named = f"{plm['name']}, layer {plm['layer']}" if plm else "not said which"
+    return f"{named} ({', '.join(weights)})"
+
+
 def check_classes(config: dict[str, Any], name: str | Path) -> None:
     """Check that every class a configuration chooses is known here.
 

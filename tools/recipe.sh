@@ -24,6 +24,15 @@ within() {
     [ "${stage}" -le "$2" ] && [ "${stop_stage}" -ge "$1" ]
 }
 
+# Is an optional stage asked for? wanted STAGE SWITCH [--NAME VALUE]..., where the
+# switch, true by default, skips it.
+wanted() {
+    local number=$1 switch=$2
+    shift 2
+    within "${number}" "${number}" && [ "$(option "${switch}" true "$@")" = false ] &&
+        [[ " $(option skip_stages "" "$@") " != *" ${number} "* ]]
+}
+
 need_command() { # need_command COMMAND PACKAGE WHY
     command -v "$1" >/dev/null || fail "run.sh: $1 is missing: $3" \
         "  wanted: $1 on PATH" \
@@ -48,8 +57,37 @@ check_recipe() {
     if within 13 13 && [ "$(option skip_eval false "$@")" = false ]; then
         need_command sclite sctk "it counts the errors (stage 13)"
     fi
-    if within 14 14 && [ "$(option skip_packing true "$@")" = false ]; then
+    if wanted 14 skip_packing "$@"; then
         check_expdir "$(option asr_exp "$(option expdir exp "$@")" "$@")"
+    fi
+    if wanted 15 skip_upload_hf "$@"; then
+        check_upload "$(option hf_repo "" "$@")"
+    fi
+    check_pretrained "$(option pretrained_model "" "$@")"
+}
+
+check_upload() { # check_upload USER/MODEL
+    [[ $1 == ?*/?* ]] || fail "run.sh: stage 15 does not know where to upload the model" \
+        "  got:    --hf_repo ${1:-(nothing)}" \
+        "  wanted: --hf_repo USER/MODEL, a repository of yours on the Hugging Face hub" \
+        "  remedy: make one at https://huggingface.co/new, or leave out --skip_upload_hf"
+    need_command git git "it uploads the model (stage 15)"
+    need_command git-lfs git-lfs "the hub keeps large files with it (stage 15)"
+}
+
+# Say what training will start from, if it is whole. ESPnet's own way of loading is
+# left for a part of a checkpoint (FILE:encoder:encoder) and one without config.yaml.
+check_pretrained() { # check_pretrained MODEL
+    local file=${1%%:*}
+    if [ -z "$1" ] || ! within 11 11; then
+        return
+    fi
+    if [[ $1 == *:* || $1 == *.pth && ! -e $(dirname "${file}")/config.yaml ]]; then
+        [ -e "${file}" ] || fail "run.sh: there is no ${file} to start from" \
+            "  wanted: --pretrained_model MODEL.zip, an experiment or a checkpoint" \
+            "  remedy: correct the path; it counts from $(pwd)"
+    else
+        python3 -m espnet_hkd.bin.inspect_model "$1"
     fi
 }
 
@@ -63,6 +101,21 @@ check_expdir() {
         "  wanted: a folder inside ${recipe}, not a link: ESPnet would write" \
         "          absolute paths into the archive, which no other machine has" \
         "  remedy: leave out --expdir, or --skip_packing true"
+}
+
+# Training that has begun goes on from its own checkpoint, whatever it is given.
+check_fresh_start() { # check_fresh_start [--NAME VALUE]...
+    local model exp
+    model=$(option pretrained_model "" "$@")
+    if [ -n "${model}" ]; then
+        exp=$(packed_names "$@")
+        exp=$(dirname "${exp% *}")
+        [ ! -e "${exp}/checkpoint.pth" ] ||
+            grep -qxF -e "- ${model}" -e "- '${model}'" "${exp}/config.yaml" ||
+            fail "run.sh: ${exp} was begun without --pretrained_model ${model}" \
+                "  wanted: an experiment of its own for what starts from another model" \
+                "  remedy: --asr_tag NAME"
+    fi
 }
 
 # The command of stage 14, in asr.sh's own words: it names the experiment's files.
@@ -94,22 +147,69 @@ show_tokens_per_frame() {
         --config "$(option asr_config "" "$@")"
 }
 
+# Paths of the checkpoint that decodes and of its archive, with a space between.
+packed_names() {
+    packing_command "$@" |
+        sed 's/.*--asr_model_file \([^ ]*\) .*--outpath \([^ ]*\).*/\1 \2/'
+}
+
 # Pack the model without what only training needs: distillation heads and teacher.
-# The archive lies where asr.sh would have put it, so stage 15 finds it, too.
+# The archive lies where asr.sh would have put it, with a model card in it.
 pack_slim() {
-    local checkpoint exp archive
-    checkpoint=$(packing_command "$@" | sed 's/.*--asr_model_file \([^ ]*\).*/\1/')
-    exp=$(dirname "${checkpoint}")
-    checkpoint=$(basename "${checkpoint}")
-    if within 14 14 && [ "$(option skip_packing true "$@")" = false ]; then
-        python3 -m espnet_hkd.bin.slim "${exp}" --checkpoint "${checkpoint}" \
-            --inference_config "$(option inference_config "" "$@")"
-        asr_stages 14 14 "$@" --asr_exp "${exp}/slim"
-        archive=${exp}/$(basename "${exp}")_${checkpoint%.pth}.zip
-        mv "${exp}/slim/slim_${checkpoint%.pth}.zip" "${archive}"
-        echo "Packed model: ${archive}"
+    local names exp checkpoint archive
+    names=$(packed_names "$@")
+    archive=${names#* }
+    exp=$(dirname "${names% *}")
+    checkpoint=$(basename "${names% *}")
+    python3 -m espnet_hkd.bin.slim "${exp}" --checkpoint "${checkpoint}" \
+        --inference_config "$(option inference_config "" "$@")"
+    asr_stages 14 14 "$@" --asr_exp "${exp}/slim"
+    mv "${exp}/slim/slim_${checkpoint%.*}.zip" "${archive}"
+    write_card "${archive}"
+    echo "Packed model: ${archive}"
+}
+
+# conf/card.yaml says what the experiment does not know.
+write_card() { # write_card ARCHIVE [--name USER/MODEL]
+    local facts=conf/card.yaml
+    [ -e "${facts}" ] || facts=
+    python3 -m espnet_hkd.bin.card "$@" ${facts:+--facts "${facts}"}
+}
+
+# Upload the packed model. asr.sh's stage 15 would replace the card by one that tells
+# people to install ESPnet only, which does not know this model.
+upload() {
+    local repo names archive folder
+    repo=$(option hf_repo "" "$@")
+    names=$(packed_names "$@")
+    archive=${names#* }
+    [ -e "${archive}" ] || fail "run.sh: there is no packed model to upload" \
+        "  wanted: ${archive}" \
+        "  remedy: run stage 14 with --skip_packing false"
+    folder=$(option expdir exp "$@")/hf_${repo//\//_}
+    if [ -d "${folder}" ]; then
+        git -C "${folder}" pull --quiet --ff-only
+    else
+        git clone "https://huggingface.co/${repo}" "${folder}" || fail \
+            "run.sh: https://huggingface.co/${repo} cannot be cloned (stage 15)" \
+            "  remedy: make it at https://huggingface.co/new, and give git your access" \
+            "          token (hf auth login --add-to-git-credential)"
     fi
-    asr_stages 15 10000 "$@"
+    write_card "${archive}" --name "${repo}"
+    git -C "${folder}" lfs install --local
+    git -C "${folder}" lfs track "*.pth"
+    # What an earlier upload left there.
+    git -C "${folder}" rm -rq --ignore-unmatch exp
+    python3 -m zipfile -e "${archive}" "${folder}"
+    git -C "${folder}" add --all
+    git -C "${folder}" diff --cached --quiet ||
+        git -C "${folder}" commit -q -m "Upload $(basename "${archive}" .zip)"
+    git -C "${folder}" push origin HEAD || fail \
+        "run.sh: the model could not be pushed to https://huggingface.co/${repo}" \
+        "  got:    ${folder}, ready to be pushed" \
+        "  remedy: give git an access token that may write" \
+        "          (hf auth login --add-to-git-credential), then --stage 15"
+    echo "Published model: https://huggingface.co/${repo}"
 }
 
 run_recipe() {
@@ -159,10 +259,16 @@ run_recipe() {
     if within 10 11; then
         show_tokens_per_frame "$@"
     fi
+    if within 11 11; then
+        check_fresh_start "$@"
+    fi
     # Stages run several processes of one thread each, but training runs alone.
     OMP_NUM_THREADS=${threads:-$(nproc)} asr_stages 11 11 "$@"
     asr_stages 12 13 "$@"
-    if within 14 10000; then
+    if wanted 14 skip_packing "$@"; then
         pack_slim "$@"
+    fi
+    if wanted 15 skip_upload_hf "$@"; then
+        upload "$@"
     fi
 }
