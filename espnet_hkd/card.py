@@ -52,7 +52,10 @@ def read_facts(path: str | Path | None) -> Facts:
     unknown = sorted(map(str, found.keys() - known.keys()))
     if unknown:
         raise ConfigError(
-            f"unknown key in {path}: {', '.join(unknown)}", wanted=", ".join(known)
+            f"unknown key in {path}: {', '.join(unknown)}",
+            got=unknown[0],
+            wanted=", ".join(known),
+            remedy="correct its spelling, or leave it out",
         )
     types = {
         "language": (str, list),
@@ -69,6 +72,7 @@ def read_facts(path: str | Path | None) -> Facts:
                 wanted='as in `language: "no"`, `datasets: [an4]`, '
                 "`license: cc-by-4.0`, `teacher_licenses: {bert-base-chinese: "
                 "apache-2.0}`",
+                remedy=f"correct {path}",
             )
     return Facts(**found)
 
@@ -93,7 +97,8 @@ def write_card(
     archive = Path(archive)
     if not zipfile.is_zipfile(archive):
         raise CheckpointError(
-            f"{archive} is no zip" if archive.exists() else f"there is no {archive}",
+            f"{archive} cannot be given a model card",
+            got="a file that is no zip" if archive.exists() else "no such file",
             wanted="a packed model",
             remedy="run stage 14 of the recipe",
         )

@@ -62,6 +62,7 @@ def slim(
             f"{exp / 'config.yaml'} does not describe a CIF model",
             got=f"model: {config.get('model')}",
             wanted="model: hkd_cif",
+            remedy="pack other models with `espnet2.bin.pack` as they are",
         )
     weights = read_weights(exp / checkpoint)
     dropped = [key for key in weights if key.startswith(HEADS)]
@@ -107,12 +108,14 @@ def read_config(path: Path) -> dict[str, Any]:
             f"cannot read {path}",
             got=f"{type(error).__name__}: {error}",
             wanted="an experiment folder with the config.yaml that training wrote",
+            remedy="correct the path, or train first (stage 11)",
         ) from error
     if not isinstance(config, dict):
         raise CheckpointError(
             f"{path} is no configuration",
             got=type(config).__name__,
             wanted="names and values, as training writes them",
+            remedy="correct the path, or copy the file again",
         )
     return config
 
@@ -129,7 +132,10 @@ def read_weights(path: Path) -> dict[str, torch.Tensor]:
     except FileNotFoundError:
         names = sorted(p.name for p in path.parent.glob("*.pth"))
         raise CheckpointError(
-            f"there is no checkpoint {path}", wanted=", ".join(names) or "a .pth file"
+            f"there is no checkpoint {path}",
+            got="no such file",
+            wanted=", ".join(names) or "a .pth file",
+            remedy="name another with --checkpoint, or train first (stage 11)",
         ) from None
     except pickle.UnpicklingError as error:
         raise CheckpointError(
@@ -148,7 +154,12 @@ def read_weights(path: Path) -> dict[str, torch.Tensor]:
     if isinstance(weights, dict) and "model" in weights and "optimizers" in weights:
         weights = weights["model"]
     if not isinstance(weights, dict) or not all(map(torch.is_tensor, weights.values())):
-        raise CheckpointError(f"{path} holds more than weights", wanted="tensors only")
+        raise CheckpointError(
+            f"{path} holds more than weights",
+            got="values that are no tensors",
+            wanted="a name and a tensor for each weight",
+            remedy="name a checkpoint of the model with --checkpoint",
+        )
     return weights
 
 

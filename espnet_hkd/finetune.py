@@ -192,6 +192,7 @@ def _tokens(config: Mapping[str, Any], packed: PackedModel) -> list[str]:
             f"{packed.config} has no token list",
             got=f"token_list: {tokens!r}"[:200],
             wanted="the config.yaml that training wrote",
+            remedy="put it beside the checkpoint",
         )
     return list(tokens)
 

@@ -60,7 +60,12 @@ def open_packed(name: str | Path) -> PackedModel:
         folder = tempfile.TemporaryDirectory(prefix="espnet_hkd_")
         model = PackedModel(*_unpack(path, Path(folder.name)), kept=folder)
     elif path.suffix in (".zip", ".pth") or str(name).count("/") != 1:
-        raise CheckpointError(f"there is no model {name}", wanted=WANTED)
+        raise CheckpointError(
+            f"there is no model {name}",
+            got="no such file or folder",
+            wanted=WANTED,
+            remedy="correct the path, or make it with stage 14 of a recipe",
+        )
     else:
         model = PackedModel(*_download(str(name)))
     _check_format(model.read_config(), name)
@@ -169,6 +174,7 @@ def _find_in_folder(folder: Path) -> tuple[Path, Path]:
             f"{folder} is not a model folder",
             got=", ".join(sorted(p.name for p in folder.iterdir())[:8]) or "nothing",
             wanted="meta.yaml of a packed model, or config.yaml and a checkpoint",
+            remedy="give the experiment's folder in exp, or the packed zip",
         )
     return config, found[0]
 
@@ -228,12 +234,14 @@ def _members(entries: Any, folder: Path, name: Path) -> tuple[Path, Path]:
             f"{name} is packed, but not as a speech recogniser",
             got=str(entries)[:200],
             wanted="asr_train_config and asr_model_file in its meta.yaml",
+            remedy="give a zip that stage 14 of a recipe wrote",
         ) from None
     for member in named:
         if _leaves(member) or not (folder / member).is_file():
             raise CheckpointError(
                 f"{name} lacks a file that its meta.yaml names",
                 got=f"no {member} inside",
+                wanted="the configuration and the weights it names",
                 remedy="pack it again, with `exp` inside the recipe's folder",
             )
     return folder / named[0], folder / named[1]
@@ -286,4 +294,5 @@ def _download(name: str) -> tuple[Path, Path]:
             f"{name} is neither a file here nor a model that could be downloaded",
             got=f"{type(error).__name__}: {error}",
             wanted=WANTED,
+            remedy="correct the name, or fetch the model where there is a network",
         ) from error

