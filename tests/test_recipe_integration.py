@@ -117,7 +117,7 @@ def test_killed_training_went_on_where_it_was(recipe: Recipe):
 
 
 def test_firing_of_a_dev_utterance_is_drawn_each_epoch(recipe: Recipe):
-    drawn = list((recipe.exp / "att_ws").glob(f"*/decoder*.{EPOCHS}ep.png"))
+    drawn = list((recipe.exp / "att_ws").glob(f"*/firing.{EPOCHS}ep.png"))
     assert drawn
 
 
