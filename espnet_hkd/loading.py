@@ -53,7 +53,7 @@ def check_weights(model: Any, state_dict: Mapping[str, torch.Tensor]) -> None:
 
 
 def _more_remedies(missing: list[str], surplus: list[str]) -> str:
-    if missing and any("lora_" in key for key in surplus):
+    if any("lora_" in key for key in surplus):
         return ", with --use_adapter true"
     if len(missing) > len(surplus):
         return ", trained with --save_strategy all"
