@@ -1,8 +1,8 @@
 """Hypotheses and references as ESPnet leaves them: `text`, or `hyp.trn` and `ref.trn`.
 
 ESPnet's stage 12 writes `text` (an utterance's id, then its hypothesis) into the
-decoding folder; stage 13 writes `score_wer` and `score_cer` below it, with `ref.trn` and
-`hyp.trn`: tokens, then ``(SPEAKER-UTTERANCE)``. Characters are counted as in
+decoding folder; stage 13 writes `score_wer` and `score_cer` below it, with `ref.trn`
+and `hyp.trn`: tokens, then ``(SPEAKER-UTTERANCE)``. Characters are counted as in
 `score_cer`, the space between two words being one.
 """
 

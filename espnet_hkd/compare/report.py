@@ -34,13 +34,18 @@ def markdown(comparison: Comparison) -> str:
 
 
 def _caption(c: Comparison) -> str:
-    drawn = f"{c.speakers} speakers" if c.group == "speaker" else "utterances"
-    speakers = "" if c.speakers is None else f", speakers: {c.speakers}"
+    speakers = "not known" if c.speakers is None else c.speakers
+    sclite = "sclite -s" if c.case_sensitive else "sclite"
+    first = _cell(c.results[0].name)
+    compared = (
+        f" Changes are relative to {first}; `better` is the share of resamples with "
+        f"fewer errors than {first}."
+    )
     return (
-        f"Utterances: {c.utterances}, {NAMES[c.unit]}: {c.words}{speakers}. Errors "
-        f"counted as by sclite{' -s' if c.case_sensitive else ''}; "
-        f"{CONFIDENCE:.0f} % intervals from {c.resamples} paired resamples of {drawn} "
-        f"(seed {c.seed})."
+        f"Utterances: {c.utterances}, {NAMES[c.unit]}: {c.words}, speakers: "
+        f"{speakers}. Errors are counted as by {sclite}. Intervals hold "
+        f"{CONFIDENCE:.0f} % of {c.resamples} paired resamples of {c.group}s, seed "
+        f"{c.seed}.{compared if len(c.results) > 1 else ''}"
     )
 
 
@@ -48,7 +53,7 @@ def _errors(c: Comparison) -> str:
     head = ["system", f"{RATES[c.unit]} %", "interval", "sub", "del", "ins", "wrong %"]
     compared = len(c.results) > 1
     if compared:
-        head += ["change %", "interval", "fewer in %"]
+        head += ["change %", "interval", "better %"]
     rows = []
     for r in c.results:
         e = r.errors
@@ -70,7 +75,9 @@ def _errors(c: Comparison) -> str:
 
 
 def _ends(c: Comparison) -> str:
-    head = ["system", "last one deleted", "last one wrong", "after the end", "empty"]
+    unit = NAMES[c.unit].removesuffix("s")
+    head = ["system", f"last {unit} deleted", f"last {unit} wrong"]
+    head += [f"{NAMES[c.unit]} after the end", "empty hypotheses"]
     rows = []
     for r in c.results:
         e = r.errors
