@@ -27,9 +27,9 @@ def sclite(folder: Path, *options: str) -> list[list[Step]]:
     path = f"{os.environ['PATH']}:/usr/lib/sctk/bin"
     program = shutil.which("sclite", path=path)
     assert program, "sclite is not installed: make setup"
+    files = ["-r", "ref.trn", "trn", "-h", "hyp.trn", "trn"]
     done = subprocess.run(
-        [program, *options, *"-r ref.trn trn -h hyp.trn trn".split()]
-        + "-i rm -o sgml stdout".split(),
+        [program, *options, *files, "-i", "rm", "-o", "sgml", "stdout"],
         cwd=folder,
         capture_output=True,
         check=True,
@@ -99,7 +99,7 @@ def real_texts() -> tuple[Texts, Texts]:
     shared = os.environ.get("HKD_DATA")
     files = sorted((Path(shared) / "text").glob("*.txt")) if shared else []
     files = files or [REPOSITORY / "docs" / "method.md"]
-    references: Texts = ["\u00c9 caf\u00c9 \u00c9clair \u0416 a-b x'y".split()]
+    references: Texts = [["É", "cafÉ", "Éclair", "Ж", "a-b", "x'y"]]
     for file in files:
         lines = file.read_text(encoding="utf-8").splitlines()
         # What sclite takes for markup.

@@ -4,8 +4,9 @@ Bisani and Ney, "Bootstrap estimates for confidence intervals in ASR performance
 evaluation", ICASSP 2004. A resample draws as many groups (speakers, or utterances) as
 there are, with replacement, and every system is scored on the same ones: what is hard
 for all of them does not blur the difference between two. Utterances of one speaker are
-alike, so speakers are drawn where there are several; of few speakers any interval is
-too narrow.
+alike, so speakers are drawn where there are several (Liu and Peng, "Statistical testing
+on ASR performance via blockwise bootstrap", arXiv 1912.09508); of few speakers any
+interval is too narrow.
 """
 
 from __future__ import annotations
