@@ -15,7 +15,7 @@ import pytest
 
 from espnet_hkd.compare import align
 from espnet_hkd.compare.align import Step, align_reference, count_errors
-from espnet_hkd.compare.read import read_test_set
+from espnet_hkd.compare.read import read_eval_set
 from tests.recipe_material import REPOSITORY
 
 Texts = list[list[str]]
@@ -136,7 +136,7 @@ def test_real_texts_have_the_errors_that_sclite_counts(tmp_path, case_sensitive)
 
     expected = sclite(tmp_path, *(["-s"] if case_sensitive else []))
 
-    read = read_test_set(
+    read = read_eval_set(
         {"A": tmp_path}, reference=tmp_path / "ref", case_sensitive=case_sensitive
     )
     errors = count_errors(read.references, read.systems[0].hypotheses)

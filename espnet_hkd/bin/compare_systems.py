@@ -104,12 +104,12 @@ def _folders(systems: Sequence[str]) -> dict[str, str]:
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command line."""
     args = get_parser().parse_args(arguments)
-    from espnet_hkd.compare import compare, markdown, read_test_set
+    from espnet_hkd.compare import compare, markdown, read_eval_set
     from espnet_hkd.compare.report import save_plot, save_text
     from espnet_hkd.errors import HKDError
 
     try:
-        test_set = read_test_set(
+        eval_set = read_eval_set(
             _folders(args.systems),
             unit=args.unit,
             reference=args.ref,
@@ -117,7 +117,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
             case_sensitive=args.case_sensitive,
         )
         comparison = compare(
-            test_set,
+            eval_set,
             group=args.group,
             resamples=args.resamples,
             seed=args.seed,

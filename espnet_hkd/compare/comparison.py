@@ -14,7 +14,7 @@ from espnet_hkd.compare.bootstrap import (
     relative_change,
     resampled_rates,
 )
-from espnet_hkd.compare.read import TestSet
+from espnet_hkd.compare.read import EvalSet
 from espnet_hkd.errors import ConfigError
 
 GROUPS = ("speaker", "utterance")
@@ -93,7 +93,7 @@ class Comparison:
 
 
 def compare(
-    test_set: TestSet,
+    eval_set: EvalSet,
     *,
     group: str | None = None,
     resamples: int = 10_000,
@@ -103,7 +103,7 @@ def compare(
     """Count errors and tell what of their differences may be chance.
 
     Args:
-        test_set: From `read_test_set`.
+        eval_set: From `read_eval_set`.
         group: What a resample draws, "speaker" or "utterance"; None: speakers where
             there are several.
         resamples: Of the bootstrap.
@@ -113,21 +113,21 @@ def compare(
     Raises:
         ConfigError: An option that cannot work.
     """
-    speakers = None if test_set.speakers is None else len(set(test_set.speakers))
-    bins = BINS[test_set.unit] if bins is None else bins
+    speakers = None if eval_set.speakers is None else len(set(eval_set.speakers))
+    bins = BINS[eval_set.unit] if bins is None else bins
     group = _group(group, speakers)
     _check(resamples, bins)
     counted = [
-        count_errors(test_set.references, system.hypotheses)
-        for system in test_set.systems
+        count_errors(eval_set.references, system.hypotheses)
+        for system in eval_set.systems
     ]
     words = counted[0].words
     totals = np.stack([errors.total for errors in counted])
-    drawn = test_set.speakers if group == "speaker" else test_set.utterances
+    drawn = eval_set.speakers if group == "speaker" else eval_set.utterances
     assert drawn is not None
     rates = resampled_rates(totals, words, drawn, resamples=resamples, seed=seed)
     results = []
-    for n, (system, errors) in enumerate(zip(test_set.systems, counted, strict=True)):
+    for n, (system, errors) in enumerate(zip(eval_set.systems, counted, strict=True)):
         first = totals[0].sum()
         known = n > 0 and first > 0
         results.append(
@@ -145,14 +145,14 @@ def compare(
             )
         )
     return Comparison(
-        unit=test_set.unit,
+        unit=eval_set.unit,
         utterances=len(words),
         words=int(words.sum()),
         speakers=speakers,
         group=group,
         resamples=resamples,
         seed=seed,
-        case_sensitive=test_set.case_sensitive,
+        case_sensitive=eval_set.case_sensitive,
         results=results,
         bins=_by_length(words, totals, bins),
     )

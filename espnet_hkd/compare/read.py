@@ -35,7 +35,7 @@ class System:
 
 
 @dataclass(frozen=True)
-class TestSet:
+class EvalSet:
     """What was to be recognised, and what each system made of it.
 
     Attributes:
@@ -47,9 +47,6 @@ class TestSet:
         systems: In the order they were given.
     """
 
-    # For pytest, which takes a class of this name for tests.
-    __test__ = False
-
     unit: str
     case_sensitive: bool
     utterances: list[str]
@@ -58,14 +55,14 @@ class TestSet:
     systems: list[System]
 
 
-def read_test_set(
+def read_eval_set(
     folders: Mapping[str, str | Path],
     *,
     unit: str = "word",
     reference: str | Path | None = None,
     utt2spk: str | Path | None = None,
     case_sensitive: bool = False,
-) -> TestSet:
+) -> EvalSet:
     """Read what several systems made of one test set.
 
     Args:
@@ -115,7 +112,7 @@ def _from_text(
     reference: Path,
     utt2spk: str | Path | None,
     case_sensitive: bool,
-) -> TestSet:
+) -> EvalSet:
     def tokens(path: Path) -> dict[str, list[str]]:
         texts = _unique(_text(path), path)
         return {id: _tokens(texts[id], unit, case_sensitive) for id in texts}
@@ -132,7 +129,7 @@ def _from_text(
     if utt2spk is None and beside.is_file():
         utt2spk = beside
     speakers = None if utt2spk is None else _speakers(Path(utt2spk), utterances)
-    return TestSet(
+    return EvalSet(
         unit,
         case_sensitive,
         utterances,
@@ -147,7 +144,7 @@ def _from_trn(
     unit: str,
     utt2spk: str | Path | None,
     case_sensitive: bool,
-) -> TestSet:
+) -> EvalSet:
     def tokens(path: Path) -> dict[str, list[str]]:
         texts = _unique(_trn(path), path)
         _of_unit(path, texts, unit)
@@ -174,7 +171,7 @@ def _from_trn(
         speakers = [_speaker_of(utterance, first) for utterance in utterances]
     else:
         speakers = _speakers(Path(utt2spk), utterances, with_speaker=True)
-    return TestSet(
+    return EvalSet(
         unit,
         case_sensitive,
         utterances,
