@@ -12,8 +12,9 @@ from typing import Any
 
 import yaml
 
-from espnet_hkd.checkpoint import read_config, read_weights, replace_file
+from espnet_hkd.checkpoint import read_config, read_weights
 from espnet_hkd.errors import CheckpointError, ConfigError
+from espnet_hkd.files import replace_file
 from espnet_hkd.packed import open_packed
 
 CARD = "README.md"

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import json
-import os
 import pickle
 import shutil
 import zipfile
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +13,7 @@ import torch
 import yaml
 
 from espnet_hkd.errors import CheckpointError
+from espnet_hkd.files import replace_file
 from espnet_hkd.version import __version__
 
 # Parameters that only training needs: a checkpoint may lack them, nothing else.
@@ -233,15 +232,3 @@ _TEACHING = (
     "lrd_weight",
     "teacher_dim",
 )
-
-
-def replace_file(path: Path, write: Callable[[Path], object]) -> None:
-    """Write a file whole or not at all."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        write(temporary)
-        with temporary.open("rb") as stream:
-            os.fsync(stream.fileno())
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)

@@ -25,6 +25,7 @@ from espnet2.legacy.nets.pytorch_backend.transformer.positionwise_feed_forward i
 from espnet2.legacy.nets.pytorch_backend.transformer.subsampling import TooShortUttError
 from torch import Tensor
 
+from espnet_hkd.checks import check_divides, check_keys, check_number, check_whole
 from espnet_hkd.errors import ConfigError
 
 
@@ -117,7 +118,18 @@ class PooledConformerEncoder(AbsEncoder):
         **unknown: Any,
     ) -> None:
         super().__init__()
-        _check_encoder_conf(unknown, output_size, attention_heads, num_blocks)
+        check_keys("encoder_conf", unknown, PooledConformerEncoder)
+        for name, value in (
+            ("output_size", output_size),
+            ("attention_heads", attention_heads),
+            ("linear_units", linear_units),
+            ("num_blocks", num_blocks),
+            ("front_channels", front_channels),
+            ("cnn_module_kernel", cnn_module_kernel),
+        ):
+            check_whole(f"encoder_conf.{name}", value)
+        check_divides("encoder_conf.attention_heads", attention_heads, output_size)
+        check_number("encoder_conf.dropout_rate", dropout_rate, least=0.0, below=1.0)
         _check_pooling(pool_after, num_blocks, cnn_module_kernel)
         self._output_size = output_size
         self.pool_after = frozenset(pool_after)
@@ -217,24 +229,6 @@ def _pool(x: Tensor, lengths: Tensor, valid: Tensor) -> tuple[Tensor, Tensor]:
     x = x.unflatten(1, (-1, 2)).amax(2)
     lengths = (lengths + 1) // 2
     return x.masked_fill(~_mask(lengths, x.size(1)).transpose(1, 2), 0.0), lengths
-
-
-def _check_encoder_conf(
-    unknown: dict[str, Any], output_size: int, attention_heads: int, num_blocks: int
-) -> None:
-    if unknown:
-        raise ConfigError(
-            f"unknown key in encoder_conf: {', '.join(sorted(unknown))}",
-            wanted="output_size, attention_heads, linear_units, num_blocks, "
-            "pool_after, front_channels, cnn_module_kernel, dropout_rate",
-        )
-    if num_blocks < 1 or attention_heads < 1 or output_size % attention_heads:
-        raise ConfigError(
-            "encoder_conf does not describe a Conformer",
-            got=f"num_blocks {num_blocks}, output_size {output_size}, "
-            f"attention_heads {attention_heads}",
-            wanted="at least one block, and heads that divide the size",
-        )
 
 
 def _check_pooling(pool_after: Sequence[int], num_blocks: int, kernel: int) -> None:

@@ -13,9 +13,10 @@ import torch
 from espnet2.asr.espnet_model import ESPnetASRModel
 from espnet2.torch_utils.device_funcs import force_gatherable
 
-from espnet_hkd.checkpoint import HEADS
+from espnet_hkd.checks import check_keys, check_number, check_switch, check_whole
 from espnet_hkd.decoder import CIFDecoder, DecoderOutput
-from espnet_hkd.errors import CheckpointError, ConfigError, SearchError
+from espnet_hkd.errors import ConfigError, SearchError
+from espnet_hkd.loading import announce_loading, check_weights
 from espnet_hkd.losses import (
     acoustic_contrastive_terms,
     gather_tokens,
@@ -112,24 +113,14 @@ class CIFASRModel(ESPnetASRModel):
         teacher_dim: int | None = None,
         **options: Any,
     ) -> None:
-        _check_model_conf(
-            decoder,
-            options,
-            weights={
-                "ctc_weight": ctc_weight,
-                "quantity_weight": quantity_weight,
-                "acd_weight": acd_weight,
-                "lrd_weight": lrd_weight,
-            },
-            lsm_weight=lsm_weight,
-            acd_temperature=acd_temperature,
-            acd_negatives=acd_negatives,
-            switches={
-                "acd_same_token_negatives": acd_same_token_negatives,
-                "acd_gather": acd_gather,
-            },
-            teacher_dim=teacher_dim,
-        )
+        if not isinstance(decoder, CIFDecoder):
+            raise ConfigError(
+                "`model: hkd_cif` works with its own decoder only",
+                got=f"decoder {type(decoder).__name__}",
+                wanted="`decoder: hkd_cif_transformer`",
+            )
+        check_keys("model_conf", options, CIFASRModel, PARENT_OPTIONS)
+        ctc_weight = check_number("model_conf.ctc_weight", ctc_weight, least=0)
         super().__init__(
             vocab_size=vocab_size,
             token_list=token_list,
@@ -149,17 +140,35 @@ class CIFASRModel(ESPnetASRModel):
             report_wer=False,
             **options,
         )
-        self.ctc_weight = float(ctc_weight)
         if self.ctc is None:
             self.ctc = AbsentCTC()
-        self.lsm_weight = float(lsm_weight)
-        self.quantity_weight = float(quantity_weight)
-        self.acd_weight = float(acd_weight)
-        self.acd_temperature = float(acd_temperature)
+        self.ctc_weight = ctc_weight
+        self.lsm_weight = check_number(
+            "model_conf.lsm_weight", lsm_weight, least=0, below=1
+        )
+        self.quantity_weight = check_number(
+            "model_conf.quantity_weight", quantity_weight, least=0
+        )
+        self.acd_weight = check_number("model_conf.acd_weight", acd_weight, least=0)
+        self.acd_temperature = check_number(
+            "model_conf.acd_temperature", acd_temperature, above=0
+        )
+        if acd_negatives != "all":
+            check_whole("model_conf.acd_negatives", acd_negatives, wanted=', or "all"')
         self.acd_negatives = acd_negatives
-        self.acd_same_token_negatives = acd_same_token_negatives
-        self.acd_gather = acd_gather
-        self.lrd_weight = float(lrd_weight)
+        self.acd_same_token_negatives = check_switch(
+            "model_conf.acd_same_token_negatives", acd_same_token_negatives
+        )
+        self.acd_gather = check_switch("model_conf.acd_gather", acd_gather)
+        self.lrd_weight = check_number("model_conf.lrd_weight", lrd_weight, least=0)
+        if self.distils or teacher_dim is not None:
+            check_whole(
+                "model_conf.teacher_dim",
+                teacher_dim,
+                wanted=", the width of the teacher's states when acd_weight or "
+                "lrd_weight is above 0: 384 for MiniLM-L6, 768 for BERT-base",
+                remedy="`python -m espnet_hkd.bin.inspect_teacher STORE` prints it",
+            )
         self.teacher_dim = teacher_dim
         tokens = list(token_list)
         decoder.set_special_tokens(
@@ -172,6 +181,7 @@ class CIFASRModel(ESPnetASRModel):
             self.kd_acd = torch.nn.Linear(size, teacher_dim)
         if teacher_dim is not None and self.lrd_weight > 0:
             self.kd_lrd = torch.nn.Linear(size, teacher_dim)
+        announce_loading(self)
 
     @property
     def distils(self) -> bool:
@@ -251,32 +261,7 @@ class CIFASRModel(ESPnetASRModel):
         Raises:
             CheckpointError: For missing, surplus or differently shaped weights.
         """
-        own = self.state_dict()
-        missing = [
-            key for key in own if key not in state_dict and not key.startswith(HEADS)
-        ]
-        surplus = [key for key in state_dict if key not in own]
-        shaped = [
-            f"{key} {tuple(state_dict[key].shape)} instead of {tuple(own[key].shape)}"
-            for key in own
-            if key in state_dict and state_dict[key].shape != own[key].shape
-        ]
-        if shaped:
-            raise CheckpointError(
-                "the checkpoint's weights have other shapes than the configuration's",
-                got=_some(shaped),
-                wanted=f"a checkpoint for {self.vocab_size} tokens and these sizes",
-                remedy="use the config.yaml and token list that were written beside "
-                "this checkpoint",
-            )
-        if missing or surplus:
-            raise CheckpointError(
-                "checkpoint and configuration name different weights",
-                got=f"missing: {_some(missing)}; surplus: {_some(surplus)}",
-                wanted="every weight of the configured model, and no other; only "
-                "those of the distillation heads may be missing",
-                remedy="use the config.yaml that was written beside this checkpoint",
-            )
+        check_weights(self, state_dict)
         return super().load_state_dict(state_dict, strict=False, assign=assign)
 
     def encode_frames(
@@ -393,88 +378,3 @@ class CIFASRModel(ESPnetASRModel):
         teacher = torch.nn.functional.pad(teacher, (0, 0, 0, short))
         mask = torch.nn.functional.pad(mask, (0, ys_out.size(1) - mask.size(1)))
         return teacher, (mask == 1) & (ys_out != self.ignore_id)
-
-
-def _some(names: list[str], most: int = 5) -> str:
-    """The first few of a long list of names."""
-    shown = ", ".join(names[:most]) or "none"
-    return shown + (f" and {len(names) - most} more" if len(names) > most else "")
-
-
-def _check_model_conf(
-    decoder: Any,
-    options: dict[str, Any],
-    *,
-    weights: dict[str, Any],
-    lsm_weight: Any,
-    acd_temperature: Any,
-    acd_negatives: Any,
-    switches: dict[str, Any],
-    teacher_dim: Any,
-) -> None:
-    """Check what the YAML gives; ESPnet passes its values on unchecked."""
-    if not isinstance(decoder, CIFDecoder):
-        raise ConfigError(
-            "`model: hkd_cif` works with its own decoder only",
-            got=f"decoder {type(decoder).__name__}",
-            wanted="`decoder: hkd_cif_transformer`",
-        )
-    unknown = sorted(set(options) - set(PARENT_OPTIONS))
-    if unknown:
-        known = (*weights, *switches, *PARENT_OPTIONS)
-        extra = ("lsm_weight", "acd_temperature", "acd_negatives", "teacher_dim")
-        raise ConfigError(
-            f"unknown key in model_conf: {', '.join(unknown)}",
-            wanted=", ".join(sorted((*known, *extra))),
-        )
-    for name, value in weights.items():
-        if not _is_number(value) or not 0 <= value < float("inf"):
-            raise ConfigError(
-                f"model_conf.{name} is not a weight",
-                got=repr(value),
-                wanted="a number, 0 or more",
-            )
-    if not _is_number(lsm_weight) or not 0 <= lsm_weight < 1:
-        raise ConfigError(
-            "model_conf.lsm_weight is out of range",
-            got=repr(lsm_weight),
-            wanted="a number in [0, 1)",
-        )
-    if not _is_number(acd_temperature) or acd_temperature <= 0:
-        raise ConfigError(
-            "model_conf.acd_temperature is out of range",
-            got=repr(acd_temperature),
-            wanted="a number above 0",
-        )
-    if acd_negatives != "all" and (not _is_whole(acd_negatives) or acd_negatives < 1):
-        raise ConfigError(
-            "model_conf.acd_negatives is out of range",
-            got=repr(acd_negatives),
-            wanted='a whole number, at least 1, or "all"',
-        )
-    for name, value in switches.items():
-        if not isinstance(value, bool):
-            raise ConfigError(
-                f"model_conf.{name} is a switch",
-                got=repr(value),
-                wanted="true or false",
-            )
-    distils = weights["acd_weight"] > 0 or weights["lrd_weight"] > 0
-    if teacher_dim is None and not distils:
-        return
-    if teacher_dim is None or not _is_whole(teacher_dim) or teacher_dim < 1:
-        raise ConfigError(
-            "model_conf.teacher_dim must be the width of the teacher's states when "
-            "acd_weight or lrd_weight is above 0",
-            got=repr(teacher_dim),
-            wanted="a whole number, 384 for MiniLM-L6 or 768 for BERT-base",
-            remedy="`python -m espnet_hkd.bin.inspect_teacher STORE` prints the width",
-        )
-
-
-def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool)
-
-
-def _is_whole(value: Any) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool)

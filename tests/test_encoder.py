@@ -134,11 +134,14 @@ def test_too_short_audio_is_what_espnet_expects_it_to_be(frames):
         ({"cnn_module_kernel": 4}, "cnn_module_kernel"),
         ({"attention_heads": 3}, "attention_heads"),
         ({"num_blocks": 0}, "num_blocks"),
+        ({"linear_units": "2048"}, "linear_units"),
+        ({"dropout_rate": 1.0}, "dropout_rate"),
     ],
 )
 def test_a_wrong_option_is_named(conf, named):
-    with pytest.raises(ConfigError, match=named):
+    with pytest.raises(ConfigError, match=named) as caught:
         make_encoder(**conf)
+    assert caught.value.wanted
 
 
 STOCK = {

@@ -31,7 +31,7 @@ def tiny_config(folder: Path) -> Path:
     conf["frontend_conf"]["n_mels"] = 40
     conf["encoder_conf"] |= {"output_size": 32, "linear_units": 32, "num_blocks": 1}
     conf["decoder_conf"] |= {"linear_units": 32, "num_blocks": 1}
-    conf["scheduler_conf"]["warmup_steps"] = 20
+    conf["scheduler_conf"]["max_steps"] = 60
     conf |= {"max_epoch": EPOCHS, "num_att_plot": 1, "num_workers": 0}
     path = folder / "train_tiny.yaml"
     path.write_text(yaml.safe_dump(conf))
@@ -118,7 +118,7 @@ def test_killed_training_went_on_where_it_was(recipe: Recipe):
 
 
 def test_firing_of_a_dev_utterance_is_drawn_each_epoch(recipe: Recipe):
-    drawn = list((recipe.exp / "att_ws").glob(f"*/decoder*.{EPOCHS}ep.png"))
+    drawn = list((recipe.exp / "att_ws").glob(f"*/firing.{EPOCHS}ep.png"))
     assert drawn
 
 
@@ -142,6 +142,20 @@ def test_packed_model_recognises_without_store_and_recipe(
     )
     assert done.returncode == 0, done.stderr
     assert done.stdout.startswith(wav)
+
+
+def test_text_that_is_too_long_stops_the_recipe_before_training(recipe: Recipe):
+    (shapes,) = recipe.folder.glob("exp/asr_stats_*/train/text_shape")
+    lines = shapes.read_text().splitlines()
+    id = lines[0].split()[0]
+    try:
+        shapes.write_text("\n".join([f"{id} 999", *lines[1:]]) + "\n")
+        done = run(*recipe.command(11, 11), AN4=recipe.an4)
+    finally:
+        shapes.write_text("\n".join(lines) + "\n")
+    assert done.returncode == 1
+    assert f"{id} (1000 tokens, " in done.stderr
+    assert "--long_texts skip" in done.stderr
 
 
 def test_packed_card_names_scores_and_teacher(recipe: Recipe):
