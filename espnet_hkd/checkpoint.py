@@ -12,7 +12,8 @@ from typing import Any
 import torch
 import yaml
 
-from espnet_hkd.errors import CheckpointError
+from espnet_hkd.checks import check_number
+from espnet_hkd.errors import CheckpointError, ConfigError
 from espnet_hkd.files import replace_file
 from espnet_hkd.version import __version__
 
@@ -43,15 +44,17 @@ def slim(
         exp: Experiment folder with config.yaml.
         checkpoint: File name in it; a resume point (checkpoint.pth) serves too.
         out: Folder to write; None: `exp/slim`.
-        inference_config: Decoding YAML; its `ctc_weight` becomes the default of
-            `espnet_hkd.from_pretrained`.
+        inference_config: Decoding YAML, packed with the model; its `ctc_weight` is
+            the default of `espnet_hkd.from_pretrained`.
         dtype: Of the floating-point weights in the file; they are loaded as float32.
 
     Returns:
         What was done, line by line.
 
     Raises:
-        CheckpointError: Something is missing or not what training writes.
+        CheckpointError: Something is missing or not what training writes, or the folder
+            cannot be written.
+        ConfigError: The decoding configuration cannot be used.
     """
     exp = Path(exp)
     out = exp / "slim" if out is None else Path(out)
@@ -70,22 +73,31 @@ def slim(
         for key, value in weights.items()
         if key not in dropped
     }
-    out.mkdir(parents=True, exist_ok=True)
-    replace_file(out / checkpoint, lambda path: torch.save(kept, path))
     slimmed = _slim_config(config, inference_config)
     plm = _plm(config, exp)
     if plm is not None:
         slimmed["taught_with"]["plm"] = plm
     text = yaml.safe_dump(slimmed, sort_keys=False)
-    replace_file(
-        out / "config.yaml", lambda path: path.write_text(text, encoding="utf-8")
-    )
-    for name in COMPANIONS:
-        source = exp / name
-        if source.is_dir():
-            shutil.copytree(source, out / name, dirs_exist_ok=True)
-        elif source.is_file():
-            shutil.copy2(source, out / name)
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        replace_file(out / checkpoint, lambda path: torch.save(kept, path))
+        replace_file(
+            out / "config.yaml", lambda path: path.write_text(text, encoding="utf-8")
+        )
+        for name in COMPANIONS:
+            source = exp / name
+            if source.is_dir():
+                shutil.copytree(source, out / name, dirs_exist_ok=True)
+            elif source.is_file():
+                shutil.copy2(source, out / name)
+    # torch's writer has RuntimeError for a full disk.
+    except (OSError, RuntimeError) as error:
+        raise CheckpointError(
+            f"{out} cannot be written",
+            got=_first_line(error),
+            wanted="a folder one may write to, with enough room on its disk",
+            remedy="make room or give another --out, then run the same command again",
+        ) from error
     numbers = sum(value.numel() for value in kept.values())
     size = (out / checkpoint).stat().st_size / 2**20
     return [
@@ -198,12 +210,29 @@ def _slim_config(
         config[key] = []
     for key in ("valid_data_path_and_name_and_type", "valid_shape_file"):
         config[key] = []
-    if inference_config is not None:
-        decoding = yaml.safe_load(Path(inference_config).read_text(encoding="utf-8"))
-        # ESPnet's default for what the file leaves out.
-        config["inference_conf"] = {"ctc_weight": 0.5, **(decoding or {})}
+    if inference_config:
+        config["inference_conf"] = _decoding(Path(inference_config))
     config["espnet_hkd"] = {"format": FORMAT, "version": __version__}
     return config
+
+
+def _decoding(path: Path) -> dict[str, Any]:
+    """A decoding configuration, with ESPnet's default for a missing `ctc_weight`."""
+    try:
+        decoding = {
+            "ctc_weight": 0.5,
+            **(yaml.safe_load(path.read_text(encoding="utf-8")) or {}),
+        }
+    except (OSError, ValueError, TypeError, yaml.YAMLError) as error:
+        raise ConfigError(
+            f"the decoding configuration {path} cannot be read",
+            got=_first_line(error),
+            wanted="YAML with options of espnet2.bin.asr_inference",
+            remedy="correct --inference_config",
+        ) from error
+    name = f"ctc_weight of {path}"
+    decoding["ctc_weight"] = check_number(name, decoding["ctc_weight"], least=0, most=1)
+    return decoding
 
 
 def _plm(config: dict[str, Any], exp: Path) -> dict[str, Any] | None:

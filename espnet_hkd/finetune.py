@@ -90,7 +90,7 @@ def take(
         tokens: The other model's tokens.
         skip: Beginnings of names in `weights` that mean something else there.
         ignore_mismatch: Take what fits where not everything does. Distillation heads
-            may always be missing, surplus or of another width.
+            may always be missing, surplus or of another width, adapters missing.
 
     Returns:
         Weights named and shaped as in `own`, and what of them was taken.
@@ -136,7 +136,12 @@ def take(
 def _check_all_fits(
     taken: Taken, own: Mapping[str, torch.Tensor], weights: Mapping[str, torch.Tensor]
 ) -> None:
-    missing = [name for name in taken.fresh if not name.startswith(HEADS)]
+    # Adapters are added to what is taken.
+    missing = [
+        name
+        for name in taken.fresh
+        if not name.startswith(HEADS) and "lora_" not in name and "adapter" not in name
+    ]
     surplus = [name for name in taken.unused if not name.startswith(HEADS)]
     shaped = [
         f"{name} {tuple(weights[name].shape)} instead of {tuple(own[name].shape)}"

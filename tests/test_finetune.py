@@ -150,6 +150,14 @@ def test_decoder_of_another_kind_is_left_behind():
     assert joined["decoder.embed.weight"] is own["decoder.embed.weight"]
 
 
+def test_adapters_are_added_to_what_is_taken():
+    weights = make_model().state_dict()
+    adapter = {"decoder.layers.0.attention.linear_q.lora_A": torch.ones(2, SIZE)}
+    joined, taken = take(weights | adapter, VOCAB, weights, VOCAB)
+    assert taken.fresh == list(adapter)
+    assert joined.keys() == weights.keys() | adapter.keys()
+
+
 def test_half_precision_weights_become_the_models_own_precision():
     own = make_model(seed=1).state_dict()
     half = {name: value.half() for name, value in make_model().state_dict().items()}
