@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 from pathlib import Path
 from typing import Any
@@ -11,6 +10,7 @@ import torch
 import yaml
 
 from espnet_hkd.errors import CheckpointError
+from espnet_hkd.files import replace_file
 
 # Parameters that only training needs: a checkpoint may lack them, nothing else.
 HEADS = ("kd_acd.", "kd_lrd.")
@@ -58,9 +58,11 @@ def slim(
         if key not in dropped
     }
     out.mkdir(parents=True, exist_ok=True)
-    _replace(out / checkpoint, lambda path: torch.save(kept, path))
+    replace_file(out / checkpoint, lambda path: torch.save(kept, path))
     text = yaml.safe_dump(_slim_config(config, inference_config), sort_keys=False)
-    _replace(out / "config.yaml", lambda path: path.write_text(text, encoding="utf-8"))
+    replace_file(
+        out / "config.yaml", lambda path: path.write_text(text, encoding="utf-8")
+    )
     for name in COMPANIONS:
         source = exp / name
         if source.is_dir():
@@ -151,15 +153,3 @@ _TEACHING = (
     "lrd_weight",
     "teacher_dim",
 )
-
-
-def _replace(path: Path, write: Any) -> None:
-    """Write a file whole or not at all."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        write(temporary)
-        with temporary.open("rb") as stream:
-            os.fsync(stream.fileno())
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
