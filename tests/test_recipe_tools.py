@@ -193,6 +193,28 @@ def test_a_wrong_choice_for_long_texts_is_named_before_any_work(tmp_path: Path):
     assert not (recipe / "data").exists()
 
 
+@pytest.mark.parametrize(
+    ("option", "value"),
+    [
+        ("use_streaming", "true"),
+        ("use_k2", "true"),
+        ("use_maskctc", "true"),
+        ("asr_task", "asr_transducer"),
+    ],
+)
+def test_decoding_of_other_models_is_refused_before_any_work(
+    tmp_path: Path, option: str, value: str
+):
+    recipe = make_recipe(tmp_path / "recipe")
+    done = run(
+        *(recipe / "run.sh", f"--{option}", value),
+        ESPNET_ROOT=str(make_tree(tmp_path / "espnet")),
+    )
+    assert done.returncode == 1
+    assert f"remedy: leave out --{option}" in done.stderr
+    assert not (recipe / "data").exists()
+
+
 def test_missing_teacher_store_is_named_before_training(tmp_path: Path):
     recipe = make_recipe(tmp_path / "recipe")
     done = run(

@@ -49,8 +49,25 @@ need_module() { # need_module MODULE WHY REMEDY
         fail "run.sh: $(command -v python3) has no module $1: $2" "  remedy: $3"
 }
 
+# What asr.sh offers for other kinds of models fails late here and says little.
+refuse_other_decoding() {
+    local name
+    for name in use_streaming use_k2 use_maskctc; do
+        [ "$(option "${name}" false "$@")" = false ] || fail \
+            "run.sh: --${name} true is for another kind of model" \
+            "  wanted: ESPnet's label-synchronous search, which reads the utterance as a" \
+            "          whole: the number of tokens follows from its firings" \
+            "  remedy: leave out --${name}"
+    done
+    [ "$(option asr_task asr "$@")" = asr ] || fail \
+        "run.sh: a CIF model is trained and decoded by ESPnet's task asr" \
+        "  got:    --asr_task $(option asr_task asr "$@")" \
+        "  remedy: leave out --asr_task"
+}
+
 # Stop now for what would otherwise stop the recipe after hours.
 check_recipe() {
+    refuse_other_decoding "$@"
     need_command perl perl "ESPnet's data scripts are written in it"
     if within 2 3 && [ -n "$(option speed_perturb_factors "" "$@")" ]; then
         need_command sox sox "it changes the speed of the speech (stages 2 and 3)"
