@@ -22,6 +22,7 @@ from espnet2.legacy.nets.pytorch_backend.transformer.positionwise_feed_forward i
 )
 from espnet2.legacy.nets.scorer_interface import BatchScorerInterface
 
+from espnet_hkd.checks import check_known, check_number, check_switch, check_whole
 from espnet_hkd.cif import FiredTokens, WeightPredictor, integrate_and_fire
 from espnet_hkd.errors import ConfigError, SearchError
 
@@ -137,18 +138,15 @@ class CIFDecoder(AbsDecoder, BatchScorerInterface):
         _check_decoder_conf(
             unknown, size, num_blocks, attention_heads, linear_units, dropout_rate
         )
-        for name, value in (("early_eos", early_eos), ("emit_unk", emit_unk)):
-            if not isinstance(value, bool):
-                raise ConfigError(
-                    f"decoder_conf.{name} is a switch",
-                    got=repr(value),
-                    wanted="true or false",
-                )
-        self.threshold = _number("threshold", threshold, above=0.5, most=1.0)
-        self.tail = _number("tail", tail, least=0.0, most=1.0)
-        _number("initial_weight", initial_weight, above=0.0, below=1.0)
-        self.early_eos = early_eos
-        self.emit_unk = emit_unk
+        self.threshold = check_number(
+            "decoder_conf.threshold", threshold, above=0.5, most=1.0
+        )
+        self.tail = check_number("decoder_conf.tail", tail, least=0.0, most=1.0)
+        check_number(
+            "decoder_conf.initial_weight", initial_weight, above=0.0, below=1.0
+        )
+        self.early_eos = check_switch("decoder_conf.early_eos", early_eos)
+        self.emit_unk = check_switch("decoder_conf.emit_unk", emit_unk)
         self.set_special_tokens(blank=0, unk=1, eos=vocab_size - 1)
 
         self.weight_predictor = WeightPredictor(
@@ -329,6 +327,7 @@ class CIFDecoder(AbsDecoder, BatchScorerInterface):
             "a CIF model cannot be decoded by a search that scores one hypothesis at "
             "a time, such as the time-synchronous one: tokens end by firings, not by "
             "CTC's frames",
+            got="a score asked for a single hypothesis",
             wanted="ESPnet's label-synchronous batch beam search",
             remedy="set `time_sync: false`, and use scorers with a batch interface "
             "(`ngram_scorer: full`)",
@@ -339,6 +338,7 @@ class CIFDecoder(AbsDecoder, BatchScorerInterface):
         raise SearchError(
             "a CIF model cannot be decoded partially autoregressively: that search "
             "fills masked positions, which a CIF decoder was not trained for",
+            got="`partial_ar: true`",
             wanted="ESPnet's label-synchronous batch beam search",
             remedy="set `partial_ar: false` in the decoding configuration",
         )
@@ -404,32 +404,6 @@ class CIFDecoder(AbsDecoder, BatchScorerInterface):
         return logp
 
 
-def _number(
-    name: str,
-    value: Any,
-    *,
-    least: float | None = None,
-    above: float | None = None,
-    most: float | None = None,
-    below: float | None = None,
-) -> float:
-    limits = [
-        (least, "at least {}", lambda v, b: v >= b),
-        (above, "above {}", lambda v, b: v > b),
-        (most, "at most {}", lambda v, b: v <= b),
-        (below, "below {}", lambda v, b: v < b),
-    ]
-    limits = [limit for limit in limits if limit[0] is not None]
-    number = isinstance(value, int | float) and not isinstance(value, bool)
-    if not number or not all(holds(value, bound) for bound, _, holds in limits):
-        raise ConfigError(
-            f"decoder_conf.{name} is out of range",
-            got=repr(value),
-            wanted="a number " + ", ".join(text.format(b) for b, text, _ in limits),
-        )
-    return float(value)
-
-
 def _check_decoder_conf(
     unknown: dict[str, Any],
     size: int,
@@ -438,27 +412,22 @@ def _check_decoder_conf(
     linear_units: Any,
     dropout_rate: Any,
 ) -> None:
-    if unknown:
-        raise ConfigError(
-            f"unknown key in decoder_conf: {', '.join(sorted(unknown))}",
-            wanted="num_blocks, attention_heads, linear_units, dropout_rate, "
-            "threshold, tail, early_eos, emit_unk, initial_weight",
-        )
-    for name, value, least in (
-        ("num_blocks", num_blocks, 1),
-        ("attention_heads", attention_heads, 1),
-        ("linear_units", linear_units, 1),
-    ):
-        if not isinstance(value, int) or isinstance(value, bool) or value < least:
-            raise ConfigError(
-                f"decoder_conf.{name} is out of range",
-                got=repr(value),
-                wanted=f"a whole number, at least {least}",
-            )
+    check_known(
+        "decoder_conf",
+        unknown,
+        (
+            *("num_blocks", "attention_heads", "linear_units", "dropout_rate"),
+            *("threshold", "tail", "early_eos", "emit_unk", "initial_weight"),
+        ),
+    )
+    check_whole("decoder_conf.num_blocks", num_blocks)
+    check_whole("decoder_conf.attention_heads", attention_heads)
+    check_whole("decoder_conf.linear_units", linear_units)
     if size % attention_heads:
         raise ConfigError(
             "decoder_conf.attention_heads does not divide the encoder's output size",
             got=f"{attention_heads} heads for size {size}",
             wanted=f"a divisor of {size}",
+            remedy="change it, or encoder_conf.output_size",
         )
-    _number("dropout_rate", dropout_rate, least=0.0, below=1.0)
+    check_number("decoder_conf.dropout_rate", dropout_rate, least=0.0, below=1.0)

@@ -25,6 +25,7 @@ from espnet2.legacy.nets.pytorch_backend.transformer.positionwise_feed_forward i
 from espnet2.legacy.nets.pytorch_backend.transformer.subsampling import TooShortUttError
 from torch import Tensor
 
+from espnet_hkd.checks import check_known, check_number, check_whole, is_whole
 from espnet_hkd.errors import ConfigError
 
 
@@ -117,8 +118,19 @@ class PooledConformerEncoder(AbsEncoder):
         **unknown: Any,
     ) -> None:
         super().__init__()
-        _check_encoder_conf(unknown, output_size, attention_heads, num_blocks)
-        _check_pooling(pool_after, num_blocks, cnn_module_kernel)
+        _check_encoder_conf(
+            unknown,
+            {
+                "output_size": output_size,
+                "attention_heads": attention_heads,
+                "linear_units": linear_units,
+                "num_blocks": num_blocks,
+                "front_channels": front_channels,
+                "cnn_module_kernel": cnn_module_kernel,
+            },
+            pool_after,
+            dropout_rate,
+        )
         self._output_size = output_size
         self.pool_after = frozenset(pool_after)
         self.front = torch.nn.Conv2d(1, front_channels, 3, stride=2)
@@ -220,31 +232,36 @@ def _pool(x: Tensor, lengths: Tensor, valid: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _check_encoder_conf(
-    unknown: dict[str, Any], output_size: int, attention_heads: int, num_blocks: int
+    unknown: dict[str, Any],
+    numbers: dict[str, Any],
+    pool_after: Any,
+    dropout_rate: Any,
 ) -> None:
-    if unknown:
+    known = (*numbers, "pool_after", "dropout_rate")
+    check_known("encoder_conf", unknown, known)
+    for name, value in numbers.items():
+        check_whole(f"encoder_conf.{name}", value)
+    check_number("encoder_conf.dropout_rate", dropout_rate, least=0.0, below=1.0)
+    size, heads = numbers["output_size"], numbers["attention_heads"]
+    if size % heads or size % 2:
         raise ConfigError(
-            f"unknown key in encoder_conf: {', '.join(sorted(unknown))}",
-            wanted="output_size, attention_heads, linear_units, num_blocks, "
-            "pool_after, front_channels, cnn_module_kernel, dropout_rate",
+            "encoder_conf.output_size does not fit a Conformer",
+            got=f"output_size {size}, attention_heads {heads}",
+            wanted="an even size that the heads divide",
+            remedy="change one of the two in the training configuration",
         )
-    if num_blocks < 1 or attention_heads < 1 or output_size % attention_heads:
-        raise ConfigError(
-            "encoder_conf does not describe a Conformer",
-            got=f"num_blocks {num_blocks}, output_size {output_size}, "
-            f"attention_heads {attention_heads}",
-            wanted="at least one block, and heads that divide the size",
-        )
-
-
-def _check_pooling(pool_after: Sequence[int], num_blocks: int, kernel: int) -> None:
-    if not all(1 <= number <= num_blocks for number in pool_after):
+    layers = isinstance(pool_after, list | tuple) and all(map(is_whole, pool_after))
+    if not layers or not all(1 <= n <= numbers["num_blocks"] for n in pool_after):
         raise ConfigError(
             "encoder_conf.pool_after names layers that are not there",
-            got=list(pool_after),
-            wanted=f"layers from 1 to {num_blocks}",
+            got=repr(pool_after),
+            wanted=f"a list of layers from 1 to {numbers['num_blocks']}, or []",
+            remedy="correct it in the training configuration",
         )
-    if kernel % 2 == 0:
+    if numbers["cnn_module_kernel"] % 2 == 0:
         raise ConfigError(
-            "encoder_conf.cnn_module_kernel must be odd", got=kernel, wanted="15, 31"
+            "encoder_conf.cnn_module_kernel must be odd",
+            got=numbers["cnn_module_kernel"],
+            wanted="an odd number, such as 15 or 31",
+            remedy="correct it in the training configuration",
         )

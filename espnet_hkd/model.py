@@ -14,6 +14,13 @@ from espnet2.asr.espnet_model import ESPnetASRModel
 from espnet2.torch_utils.device_funcs import force_gatherable
 
 from espnet_hkd.checkpoint import HEADS
+from espnet_hkd.checks import (
+    check_known,
+    check_number,
+    check_switch,
+    is_whole,
+    remedy,
+)
 from espnet_hkd.decoder import CIFDecoder, DecoderOutput
 from espnet_hkd.errors import CheckpointError, ConfigError, SearchError
 from espnet_hkd.losses import (
@@ -43,6 +50,7 @@ class AbsentCTC(torch.nn.Module):
         raise SearchError(
             "the decoding configuration asks for CTC scores and the model has no CTC",
             got="ctc_weight above 0, and a model trained with `ctc_weight: 0`",
+            wanted="no CTC scores",
             remedy="set `ctc_weight: 0.0` in the decoding configuration",
         )
 
@@ -418,51 +426,31 @@ def _check_model_conf(
             "`model: hkd_cif` works with its own decoder only",
             got=f"decoder {type(decoder).__name__}",
             wanted="`decoder: hkd_cif_transformer`",
+            remedy="set it in the training configuration, or choose another model",
         )
-    unknown = sorted(set(options) - set(PARENT_OPTIONS))
-    if unknown:
-        known = (*weights, *switches, *PARENT_OPTIONS)
-        extra = ("lsm_weight", "acd_temperature", "acd_negatives", "teacher_dim")
-        raise ConfigError(
-            f"unknown key in model_conf: {', '.join(unknown)}",
-            wanted=", ".join(sorted((*known, *extra))),
-        )
+    own = ("lsm_weight", "acd_temperature", "acd_negatives", "teacher_dim")
+    check_known(
+        "model_conf",
+        set(options) - set(PARENT_OPTIONS),
+        sorted((*weights, *switches, *own, *PARENT_OPTIONS)),
+    )
     for name, value in weights.items():
-        if not _is_number(value) or not 0 <= value < float("inf"):
-            raise ConfigError(
-                f"model_conf.{name} is not a weight",
-                got=repr(value),
-                wanted="a number, 0 or more",
-            )
-    if not _is_number(lsm_weight) or not 0 <= lsm_weight < 1:
-        raise ConfigError(
-            "model_conf.lsm_weight is out of range",
-            got=repr(lsm_weight),
-            wanted="a number in [0, 1)",
-        )
-    if not _is_number(acd_temperature) or acd_temperature <= 0:
-        raise ConfigError(
-            "model_conf.acd_temperature is out of range",
-            got=repr(acd_temperature),
-            wanted="a number above 0",
-        )
-    if acd_negatives != "all" and (not _is_whole(acd_negatives) or acd_negatives < 1):
+        check_number(f"model_conf.{name}", value, least=0)
+    check_number("model_conf.lsm_weight", lsm_weight, least=0, below=1)
+    check_number("model_conf.acd_temperature", acd_temperature, above=0)
+    if acd_negatives != "all" and (not is_whole(acd_negatives) or acd_negatives < 1):
         raise ConfigError(
             "model_conf.acd_negatives is out of range",
             got=repr(acd_negatives),
             wanted='a whole number, at least 1, or "all"',
+            remedy=remedy("model_conf.acd_negatives", acd_negatives),
         )
     for name, value in switches.items():
-        if not isinstance(value, bool):
-            raise ConfigError(
-                f"model_conf.{name} is a switch",
-                got=repr(value),
-                wanted="true or false",
-            )
+        check_switch(f"model_conf.{name}", value)
     distils = weights["acd_weight"] > 0 or weights["lrd_weight"] > 0
     if teacher_dim is None and not distils:
         return
-    if teacher_dim is None or not _is_whole(teacher_dim) or teacher_dim < 1:
+    if teacher_dim is None or not is_whole(teacher_dim) or teacher_dim < 1:
         raise ConfigError(
             "model_conf.teacher_dim must be the width of the teacher's states when "
             "acd_weight or lrd_weight is above 0",
@@ -470,11 +458,3 @@ def _check_model_conf(
             wanted="a whole number, 384 for MiniLM-L6 or 768 for BERT-base",
             remedy="`python -m espnet_hkd.bin.inspect_teacher STORE` prints the width",
         )
-
-
-def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool)
-
-
-def _is_whole(value: Any) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool)
