@@ -10,7 +10,8 @@ from typing import Any
 import torch
 import yaml
 
-from espnet_hkd.errors import CheckpointError
+from espnet_hkd.checks import check_number
+from espnet_hkd.errors import CheckpointError, ConfigError
 
 # Parameters that only training needs: a checkpoint may lack them, nothing else.
 HEADS = ("kd_acd.", "kd_lrd.")
@@ -45,7 +46,9 @@ def slim(
         What was done, line by line.
 
     Raises:
-        CheckpointError: Something is missing or not what training writes.
+        CheckpointError: Something is missing or not what training writes, or the folder
+            cannot be written.
+        ConfigError: The decoding configuration cannot be used.
     """
     exp = Path(exp)
     out = exp / "slim" if out is None else Path(out)
@@ -57,16 +60,27 @@ def slim(
         for key, value in weights.items()
         if key not in dropped
     }
-    out.mkdir(parents=True, exist_ok=True)
-    _replace(out / checkpoint, lambda path: torch.save(kept, path))
     text = yaml.safe_dump(_slim_config(config, inference_config), sort_keys=False)
-    _replace(out / "config.yaml", lambda path: path.write_text(text, encoding="utf-8"))
-    for name in COMPANIONS:
-        source = exp / name
-        if source.is_dir():
-            shutil.copytree(source, out / name, dirs_exist_ok=True)
-        elif source.is_file():
-            shutil.copy2(source, out / name)
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        _replace(out / checkpoint, lambda path: torch.save(kept, path))
+        _replace(
+            out / "config.yaml", lambda path: path.write_text(text, encoding="utf-8")
+        )
+        for name in COMPANIONS:
+            source = exp / name
+            if source.is_dir():
+                shutil.copytree(source, out / name, dirs_exist_ok=True)
+            elif source.is_file():
+                shutil.copy2(source, out / name)
+    # torch's writer has RuntimeError for a full disk.
+    except (OSError, RuntimeError) as error:
+        raise CheckpointError(
+            f"{out} cannot be written",
+            got=f"{type(error).__name__}: {str(error).splitlines()[0]}",
+            wanted="a folder one may write to, with enough room on its disk",
+            remedy="make room or give another --out, then run the same command again",
+        ) from error
     numbers = sum(value.numel() for value in kept.values())
     size = (out / checkpoint).stat().st_size / 2**20
     return [
@@ -83,10 +97,14 @@ def _read_config(path: Path) -> dict[str, Any]:
             f"cannot read {path}",
             got=f"{type(error).__name__}: {error}",
             wanted="an experiment folder with the config.yaml that training wrote",
+            remedy="correct the folder, or train first (stage 11)",
         ) from error
     if not isinstance(config, dict) or config.get("model") != "hkd_cif":
         raise CheckpointError(
-            f"{path} does not describe a CIF model", wanted="`model: hkd_cif`"
+            f"{path} does not describe a CIF model",
+            got=f"model {config.get('model')}" if isinstance(config, dict) else config,
+            wanted="`model: hkd_cif`",
+            remedy="pack other models with `espnet2.bin.pack` as they are",
         )
     return config
 
@@ -97,18 +115,27 @@ def _read_weights(path: Path) -> dict[str, torch.Tensor]:
     except FileNotFoundError:
         names = sorted(p.name for p in path.parent.glob("*.pth"))
         raise CheckpointError(
-            f"there is no checkpoint {path}", wanted=", ".join(names) or "a .pth file"
+            f"there is no checkpoint {path}",
+            got="no such file",
+            wanted=", ".join(names) or "a .pth file",
+            remedy="name another with --checkpoint, or train first (stage 11)",
         ) from None
     except Exception as error:
         raise CheckpointError(
             f"{path} cannot be loaded",
             got=f"{type(error).__name__}: {str(error).splitlines()[0]}",
             wanted="a checkpoint written by espnet2.bin.asr_train",
+            remedy="copy it again, or name another with --checkpoint",
         ) from error
     if isinstance(weights, dict) and "model" in weights and "optimizers" in weights:
         weights = weights["model"]
     if not all(torch.is_tensor(value) for value in weights.values()):
-        raise CheckpointError(f"{path} holds more than weights", wanted="tensors only")
+        raise CheckpointError(
+            f"{path} holds more than weights",
+            got=", ".join(k for k, v in weights.items() if not torch.is_tensor(v)),
+            wanted="tensors only",
+            remedy="name a checkpoint of the model with --checkpoint",
+        )
     return weights
 
 
@@ -134,12 +161,24 @@ def _slim_config(
         config[key] = []
     for key in ("valid_data_path_and_name_and_type", "valid_shape_file"):
         config[key] = []
-    if inference_config is not None:
-        decoding = yaml.safe_load(Path(inference_config).read_text(encoding="utf-8"))
-        config["inference_conf"] = {
-            "ctc_weight": (decoding or {}).get("ctc_weight", 0.5)
-        }
+    if inference_config:
+        config["inference_conf"] = {"ctc_weight": _ctc_weight(Path(inference_config))}
     return config
+
+
+def _ctc_weight(path: Path) -> float:
+    """What a decoding configuration says, or ESPnet's default."""
+    try:
+        decoding = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
+        value = decoding.get("ctc_weight", 0.5)
+    except (OSError, ValueError, AttributeError, yaml.YAMLError) as error:
+        raise ConfigError(
+            f"the decoding configuration {path} cannot be read",
+            got=f"{type(error).__name__}: {error}",
+            wanted="YAML with options of espnet2.bin.asr_inference",
+            remedy="correct --inference_config",
+        ) from error
+    return check_number(f"ctc_weight of {path}", value, least=0, most=1)
 
 
 _TEACHING = (

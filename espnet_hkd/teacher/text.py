@@ -140,6 +140,8 @@ def _lines(path: str | Path) -> Iterator[tuple[int, str]]:
     try:
         with nullcontext(sys.stdin) if str(path) == "-" else _open(path) as file:
             for number, line in enumerate(file, 1):
+                # In the C locale standard input smuggles foreign bytes through.
+                line.encode()
                 yield number, line
     except OSError as error:
         raise DataError(
@@ -148,10 +150,10 @@ def _lines(path: str | Path) -> Iterator[tuple[int, str]]:
             wanted="a Kaldi text file, such as dump/raw/<set>/text",
             remedy="run the recipe's data stages first, or correct --text",
         ) from error
-    except UnicodeDecodeError as error:
+    except UnicodeError as error:
         raise DataError(
             f"The text file {path} is not UTF-8.",
-            got=f"{error.reason} after line {number}",
+            got=f"{getattr(error, 'reason', error)} near line {number}",
             wanted="UTF-8, as everywhere in ESPnet",
             remedy=f"convert it, for example: iconv -f GB18030 -t UTF-8 {path}",
         ) from error
