@@ -55,7 +55,10 @@ def samples_per_frame(config: dict) -> int:
     if factor is None:
         raise ConfigError(
             f"The frame rate of input_layer {layer} is not known here",
+            got=f"input_layer {layer}",
             wanted=", ".join(SUBSAMPLING),
+            remedy="divide the tokens by the frames of your encoder by hand, for "
+            "decoder_conf.initial_weight",
         )
     return hop * factor
 
