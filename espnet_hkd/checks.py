@@ -1,10 +1,8 @@
-"""Checks of a configuration's values, which ESPnet hands to our classes as they come.
-
-An option is named as the YAML has it: `decoder_conf.tail`.
-"""
+"""Checks of what a configuration gives; ESPnet passes its values on unchecked."""
 
 from __future__ import annotations
 
+import inspect
 import math
 import numbers
 from collections.abc import Iterable
@@ -13,24 +11,34 @@ from typing import Any
 from espnet_hkd.errors import ConfigError
 
 
-def check_known(section: str, unknown: Iterable[str], known: Iterable[str]) -> None:
-    """Refuse keys that a section of the configuration does not have.
+def check_keys(
+    section: str, given: Iterable[str], owner: type, others: Iterable[str] = ()
+) -> None:
+    """Check the keys that a constructor has no argument for.
+
+    Args:
+        section: Where they stand, such as `model_conf`.
+        given: The keys.
+        owner: The class, whose keyword-only arguments are listed in the error.
+        others: Keys that it takes besides.
 
     Raises:
-        ConfigError: `unknown` is not empty.
+        ConfigError: For a key that is not in `others`.
     """
-    keys = ", ".join(sorted(unknown))
-    if keys:
+    unknown = sorted(set(given) - set(others))
+    if unknown:
+        parameters = inspect.signature(owner).parameters.values()
+        own = [p.name for p in parameters if p.kind is p.KEYWORD_ONLY]
         raise ConfigError(
-            f"unknown key in {section}: {keys}",
-            got=keys,
-            wanted=", ".join(known),
-            remedy="correct its spelling in the training configuration, or remove it",
+            f"unknown key in {section}: {', '.join(unknown)}",
+            got=", ".join(unknown),
+            wanted=", ".join(sorted({*own, *others})),
+            remedy="correct its spelling in the configuration, or remove it",
         )
 
 
 def check_number(
-    option: str,
+    name: str,
     value: Any,
     *,
     least: float | None = None,
@@ -38,10 +46,10 @@ def check_number(
     most: float | None = None,
     below: float | None = None,
 ) -> float:
-    """Return a finite number within the limits that are given.
+    """Return a finite number within limits; `name` is SECTION.KEY.
 
     Raises:
-        ConfigError: It is no number (YAML reads 1e-3 as text), or beyond a limit.
+        ConfigError: It is none (YAML reads 1e-3 as text), or out of range.
     """
     limits = [
         (least, "at least {}", lambda v, b: v >= b),
@@ -50,49 +58,70 @@ def check_number(
         (below, "below {}", lambda v, b: v < b),
     ]
     limits = [limit for limit in limits if limit[0] is not None]
-    number = is_number(value)
     if (
-        not number
+        not is_number(value)
         or not math.isfinite(value)
         or not all(holds(value, bound) for bound, _, holds in limits)
     ):
         raise ConfigError(
-            f"{option} is out of range" if number else f"{option} is not a number",
+            f"{name} is out of range",
             got=repr(value),
             wanted="a number " + ", ".join(text.format(b) for b, text, _ in limits),
-            remedy=remedy(option, value),
+            remedy=_remedy(name, value),
         )
     return float(value)
 
 
-def check_whole(option: str, value: Any, *, least: int = 1) -> int:
-    """Return a whole number of at least `least`.
+def check_whole(
+    name: str,
+    value: Any,
+    *,
+    least: int = 1,
+    wanted: str = "",
+    remedy: str | None = None,
+) -> int:
+    """Return a whole number, `least` or more; `wanted` and `remedy` say more of it.
 
     Raises:
-        ConfigError: It is none, or less.
+        ConfigError: It is none, or too small.
     """
     if not is_whole(value) or value < least:
         raise ConfigError(
-            f"{option} is out of range",
+            f"{name} is out of range",
             got=repr(value),
-            wanted=f"a whole number, at least {least}",
-            remedy=remedy(option, value),
+            wanted=f"a whole number, at least {least}{wanted}",
+            remedy=remedy or _remedy(name, value),
         )
     return value
 
 
-def check_switch(option: str, value: Any) -> bool:
-    """Return a truth value.
+def check_divides(name: str, heads: int, size: int) -> None:
+    """Check that attention heads, named SECTION.KEY, divide the width.
+
+    Raises:
+        ConfigError: They do not.
+    """
+    if size % heads:
+        raise ConfigError(
+            f"{name} does not divide the width",
+            got=f"{heads} heads for size {size}",
+            wanted=f"a divisor of {size}",
+            remedy="change one of the two",
+        )
+
+
+def check_switch(name: str, value: Any) -> bool:
+    """Return true or false.
 
     Raises:
         ConfigError: It is something else.
     """
     if not isinstance(value, bool):
         raise ConfigError(
-            f"{option} is a switch",
+            f"{name} is a switch",
             got=repr(value),
             wanted="true or false",
-            remedy=remedy(option, value),
+            remedy=_remedy(name, value),
         )
     return value
 
@@ -107,20 +136,18 @@ def is_whole(value: Any) -> bool:
     return isinstance(value, numbers.Integral) and not isinstance(value, bool)
 
 
-def remedy(option: str, value: Any = None) -> str:
+def _remedy(name: str, value: Any) -> str:
     """How to mend an option; explains numbers that YAML reads as text.
 
-    >>> remedy("decoder_conf.tail", "4e-1")
+    >>> _remedy("decoder_conf.tail", "4e-1")
     'write decoder_conf.tail without quotes; YAML takes 1e-3 for text and wants 1.0e-3'
     """
-    if isinstance(value, str):
-        try:
-            float(value)
-        except ValueError:
-            pass
-        else:
+    try:
+        if isinstance(value, str) and math.isfinite(float(value)):
             return (
-                f"write {option} without quotes; YAML takes 1e-3 for text and wants "
+                f"write {name} without quotes; YAML takes 1e-3 for text and wants "
                 "1.0e-3"
             )
-    return f"correct {option} in the configuration"
+    except ValueError:
+        pass
+    return f"correct {name} in the configuration"

@@ -22,9 +22,15 @@ from espnet2.legacy.nets.pytorch_backend.transformer.positionwise_feed_forward i
 )
 from espnet2.legacy.nets.scorer_interface import BatchScorerInterface
 
-from espnet_hkd.checks import check_known, check_number, check_switch, check_whole
+from espnet_hkd.checks import (
+    check_divides,
+    check_keys,
+    check_number,
+    check_switch,
+    check_whole,
+)
 from espnet_hkd.cif import FiredTokens, WeightPredictor, integrate_and_fire
-from espnet_hkd.errors import ConfigError, SearchError
+from espnet_hkd.errors import SearchError
 
 # A large finite number: added up over many steps it can never become NaN.
 FORBIDDEN = -1.0e10
@@ -135,16 +141,19 @@ class CIFDecoder(AbsDecoder, BatchScorerInterface):
     ) -> None:
         super().__init__()
         size = encoder_output_size
-        _check_decoder_conf(
-            unknown, size, num_blocks, attention_heads, linear_units, dropout_rate
+        check_keys("decoder_conf", unknown, CIFDecoder)
+        check_whole("decoder_conf.num_blocks", num_blocks)
+        check_whole("decoder_conf.linear_units", linear_units)
+        check_whole("decoder_conf.attention_heads", attention_heads)
+        check_divides("decoder_conf.attention_heads", attention_heads, size)
+        check_number("decoder_conf.dropout_rate", dropout_rate, least=0.0, below=1.0)
+        check_number(
+            "decoder_conf.initial_weight", initial_weight, above=0.0, below=1.0
         )
         self.threshold = check_number(
             "decoder_conf.threshold", threshold, above=0.5, most=1.0
         )
         self.tail = check_number("decoder_conf.tail", tail, least=0.0, most=1.0)
-        check_number(
-            "decoder_conf.initial_weight", initial_weight, above=0.0, below=1.0
-        )
         self.early_eos = check_switch("decoder_conf.early_eos", early_eos)
         self.emit_unk = check_switch("decoder_conf.emit_unk", emit_unk)
         self.set_special_tokens(blank=0, unk=1, eos=vocab_size - 1)
@@ -402,32 +411,3 @@ class CIFDecoder(AbsDecoder, BatchScorerInterface):
         logp[used_up] = FORBIDDEN
         logp[used_up, self.eos] = 0.0
         return logp
-
-
-def _check_decoder_conf(
-    unknown: dict[str, Any],
-    size: int,
-    num_blocks: Any,
-    attention_heads: Any,
-    linear_units: Any,
-    dropout_rate: Any,
-) -> None:
-    check_known(
-        "decoder_conf",
-        unknown,
-        (
-            *("num_blocks", "attention_heads", "linear_units", "dropout_rate"),
-            *("threshold", "tail", "early_eos", "emit_unk", "initial_weight"),
-        ),
-    )
-    check_whole("decoder_conf.num_blocks", num_blocks)
-    check_whole("decoder_conf.attention_heads", attention_heads)
-    check_whole("decoder_conf.linear_units", linear_units)
-    if size % attention_heads:
-        raise ConfigError(
-            "decoder_conf.attention_heads does not divide the encoder's output size",
-            got=f"{attention_heads} heads for size {size}",
-            wanted=f"a divisor of {size}",
-            remedy="change it, or encoder_conf.output_size",
-        )
-    check_number("decoder_conf.dropout_rate", dropout_rate, least=0.0, below=1.0)

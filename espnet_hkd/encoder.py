@@ -25,7 +25,13 @@ from espnet2.legacy.nets.pytorch_backend.transformer.positionwise_feed_forward i
 from espnet2.legacy.nets.pytorch_backend.transformer.subsampling import TooShortUttError
 from torch import Tensor
 
-from espnet_hkd.checks import check_known, check_number, check_whole, is_whole
+from espnet_hkd.checks import (
+    check_divides,
+    check_keys,
+    check_number,
+    check_whole,
+    is_whole,
+)
 from espnet_hkd.errors import ConfigError
 
 
@@ -118,19 +124,19 @@ class PooledConformerEncoder(AbsEncoder):
         **unknown: Any,
     ) -> None:
         super().__init__()
-        _check_encoder_conf(
-            unknown,
-            {
-                "output_size": output_size,
-                "attention_heads": attention_heads,
-                "linear_units": linear_units,
-                "num_blocks": num_blocks,
-                "front_channels": front_channels,
-                "cnn_module_kernel": cnn_module_kernel,
-            },
-            pool_after,
-            dropout_rate,
-        )
+        check_keys("encoder_conf", unknown, PooledConformerEncoder)
+        for name, value in (
+            ("output_size", output_size),
+            ("attention_heads", attention_heads),
+            ("linear_units", linear_units),
+            ("num_blocks", num_blocks),
+            ("front_channels", front_channels),
+            ("cnn_module_kernel", cnn_module_kernel),
+        ):
+            check_whole(f"encoder_conf.{name}", value)
+        check_divides("encoder_conf.attention_heads", attention_heads, output_size)
+        check_number("encoder_conf.dropout_rate", dropout_rate, least=0.0, below=1.0)
+        _check_pooling(pool_after, num_blocks, cnn_module_kernel)
         self._output_size = output_size
         self.pool_after = frozenset(pool_after)
         self.front = torch.nn.Conv2d(1, front_channels, 3, stride=2)
@@ -231,37 +237,19 @@ def _pool(x: Tensor, lengths: Tensor, valid: Tensor) -> tuple[Tensor, Tensor]:
     return x.masked_fill(~_mask(lengths, x.size(1)).transpose(1, 2), 0.0), lengths
 
 
-def _check_encoder_conf(
-    unknown: dict[str, Any],
-    numbers: dict[str, Any],
-    pool_after: Any,
-    dropout_rate: Any,
-) -> None:
-    known = (*numbers, "pool_after", "dropout_rate")
-    check_known("encoder_conf", unknown, known)
-    for name, value in numbers.items():
-        check_whole(f"encoder_conf.{name}", value)
-    check_number("encoder_conf.dropout_rate", dropout_rate, least=0.0, below=1.0)
-    size, heads = numbers["output_size"], numbers["attention_heads"]
-    if size % heads or size % 2:
-        raise ConfigError(
-            "encoder_conf.output_size does not fit a Conformer",
-            got=f"output_size {size}, attention_heads {heads}",
-            wanted="an even size that the heads divide",
-            remedy="change one of the two in the training configuration",
-        )
+def _check_pooling(pool_after: Sequence[int], num_blocks: int, kernel: int) -> None:
     layers = isinstance(pool_after, list | tuple) and all(map(is_whole, pool_after))
-    if not layers or not all(1 <= n <= numbers["num_blocks"] for n in pool_after):
+    if not layers or not all(1 <= number <= num_blocks for number in pool_after):
         raise ConfigError(
             "encoder_conf.pool_after names layers that are not there",
             got=repr(pool_after),
-            wanted=f"a list of layers from 1 to {numbers['num_blocks']}, or []",
+            wanted=f"a list of layers from 1 to {num_blocks}, or []",
             remedy="correct it in the training configuration",
         )
-    if numbers["cnn_module_kernel"] % 2 == 0:
+    if kernel % 2 == 0:
         raise ConfigError(
             "encoder_conf.cnn_module_kernel must be odd",
-            got=numbers["cnn_module_kernel"],
+            got=kernel,
             wanted="an odd number, such as 15 or 31",
             remedy="correct it in the training configuration",
         )

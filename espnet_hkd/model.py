@@ -14,13 +14,7 @@ from espnet2.asr.espnet_model import ESPnetASRModel
 from espnet2.torch_utils.device_funcs import force_gatherable
 
 from espnet_hkd.checkpoint import HEADS
-from espnet_hkd.checks import (
-    check_known,
-    check_number,
-    check_switch,
-    is_whole,
-    remedy,
-)
+from espnet_hkd.checks import check_keys, check_number, check_switch, check_whole
 from espnet_hkd.decoder import CIFDecoder, DecoderOutput
 from espnet_hkd.errors import CheckpointError, ConfigError, SearchError
 from espnet_hkd.losses import (
@@ -120,24 +114,15 @@ class CIFASRModel(ESPnetASRModel):
         teacher_dim: int | None = None,
         **options: Any,
     ) -> None:
-        _check_model_conf(
-            decoder,
-            options,
-            weights={
-                "ctc_weight": ctc_weight,
-                "quantity_weight": quantity_weight,
-                "acd_weight": acd_weight,
-                "lrd_weight": lrd_weight,
-            },
-            lsm_weight=lsm_weight,
-            acd_temperature=acd_temperature,
-            acd_negatives=acd_negatives,
-            switches={
-                "acd_same_token_negatives": acd_same_token_negatives,
-                "acd_gather": acd_gather,
-            },
-            teacher_dim=teacher_dim,
-        )
+        if not isinstance(decoder, CIFDecoder):
+            raise ConfigError(
+                "`model: hkd_cif` works with its own decoder only",
+                got=f"decoder {type(decoder).__name__}",
+                wanted="`decoder: hkd_cif_transformer`",
+                remedy="set it in the training configuration, or choose another model",
+            )
+        check_keys("model_conf", options, CIFASRModel, PARENT_OPTIONS)
+        ctc_weight = check_number("model_conf.ctc_weight", ctc_weight, least=0)
         super().__init__(
             vocab_size=vocab_size,
             token_list=token_list,
@@ -157,17 +142,35 @@ class CIFASRModel(ESPnetASRModel):
             report_wer=False,
             **options,
         )
-        self.ctc_weight = float(ctc_weight)
         if self.ctc is None:
             self.ctc = AbsentCTC()
-        self.lsm_weight = float(lsm_weight)
-        self.quantity_weight = float(quantity_weight)
-        self.acd_weight = float(acd_weight)
-        self.acd_temperature = float(acd_temperature)
+        self.ctc_weight = ctc_weight
+        self.lsm_weight = check_number(
+            "model_conf.lsm_weight", lsm_weight, least=0, below=1
+        )
+        self.quantity_weight = check_number(
+            "model_conf.quantity_weight", quantity_weight, least=0
+        )
+        self.acd_weight = check_number("model_conf.acd_weight", acd_weight, least=0)
+        self.acd_temperature = check_number(
+            "model_conf.acd_temperature", acd_temperature, above=0
+        )
+        if acd_negatives != "all":
+            check_whole("model_conf.acd_negatives", acd_negatives, wanted=', or "all"')
         self.acd_negatives = acd_negatives
-        self.acd_same_token_negatives = acd_same_token_negatives
-        self.acd_gather = acd_gather
-        self.lrd_weight = float(lrd_weight)
+        self.acd_same_token_negatives = check_switch(
+            "model_conf.acd_same_token_negatives", acd_same_token_negatives
+        )
+        self.acd_gather = check_switch("model_conf.acd_gather", acd_gather)
+        self.lrd_weight = check_number("model_conf.lrd_weight", lrd_weight, least=0)
+        if self.distils or teacher_dim is not None:
+            check_whole(
+                "model_conf.teacher_dim",
+                teacher_dim,
+                wanted=", the width of the teacher's states when acd_weight or "
+                "lrd_weight is above 0: 384 for MiniLM-L6, 768 for BERT-base",
+                remedy="`python -m espnet_hkd.bin.inspect_teacher STORE` prints it",
+            )
         self.teacher_dim = teacher_dim
         tokens = list(token_list)
         decoder.set_special_tokens(
@@ -407,54 +410,3 @@ def _some(names: list[str], most: int = 5) -> str:
     """The first few of a long list of names."""
     shown = ", ".join(names[:most]) or "none"
     return shown + (f" and {len(names) - most} more" if len(names) > most else "")
-
-
-def _check_model_conf(
-    decoder: Any,
-    options: dict[str, Any],
-    *,
-    weights: dict[str, Any],
-    lsm_weight: Any,
-    acd_temperature: Any,
-    acd_negatives: Any,
-    switches: dict[str, Any],
-    teacher_dim: Any,
-) -> None:
-    """Check what the YAML gives; ESPnet passes its values on unchecked."""
-    if not isinstance(decoder, CIFDecoder):
-        raise ConfigError(
-            "`model: hkd_cif` works with its own decoder only",
-            got=f"decoder {type(decoder).__name__}",
-            wanted="`decoder: hkd_cif_transformer`",
-            remedy="set it in the training configuration, or choose another model",
-        )
-    own = ("lsm_weight", "acd_temperature", "acd_negatives", "teacher_dim")
-    check_known(
-        "model_conf",
-        set(options) - set(PARENT_OPTIONS),
-        sorted((*weights, *switches, *own, *PARENT_OPTIONS)),
-    )
-    for name, value in weights.items():
-        check_number(f"model_conf.{name}", value, least=0)
-    check_number("model_conf.lsm_weight", lsm_weight, least=0, below=1)
-    check_number("model_conf.acd_temperature", acd_temperature, above=0)
-    if acd_negatives != "all" and (not is_whole(acd_negatives) or acd_negatives < 1):
-        raise ConfigError(
-            "model_conf.acd_negatives is out of range",
-            got=repr(acd_negatives),
-            wanted='a whole number, at least 1, or "all"',
-            remedy=remedy("model_conf.acd_negatives", acd_negatives),
-        )
-    for name, value in switches.items():
-        check_switch(f"model_conf.{name}", value)
-    distils = weights["acd_weight"] > 0 or weights["lrd_weight"] > 0
-    if teacher_dim is None and not distils:
-        return
-    if teacher_dim is None or not is_whole(teacher_dim) or teacher_dim < 1:
-        raise ConfigError(
-            "model_conf.teacher_dim must be the width of the teacher's states when "
-            "acd_weight or lrd_weight is above 0",
-            got=repr(teacher_dim),
-            wanted="a whole number, 384 for MiniLM-L6 or 768 for BERT-base",
-            remedy="`python -m espnet_hkd.bin.inspect_teacher STORE` prints the width",
-        )

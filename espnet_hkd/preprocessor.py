@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from espnet2.train.preprocessor import CommonPreprocessor
 
-from espnet_hkd.checks import check_known
+from espnet_hkd.checks import check_keys
 from espnet_hkd.errors import (
     AlignmentError,
     ConfigError,
@@ -55,11 +55,7 @@ class HKDPreprocessor(CommonPreprocessor):
         **kwargs: Any,
     ) -> None:
         known = inspect.signature(CommonPreprocessor.__init__).parameters
-        check_known(
-            "preprocessor_conf",
-            set(kwargs) - set(known),
-            ("store", "missing_teacher", *list(known)[2:]),
-        )
+        check_keys("preprocessor_conf", kwargs, HKDPreprocessor, list(known)[1:])
         super().__init__(*args, **kwargs)
         if missing_teacher not in MISSING_TEACHER:
             raise ConfigError(

@@ -136,7 +136,6 @@ def test_too_short_audio_is_what_espnet_expects_it_to_be(frames):
         ({"num_blocks": 0}, "num_blocks"),
         ({"num_blocks": "2"}, "num_blocks"),
         ({"output_size": 16.0}, "output_size"),
-        ({"output_size": 15, "attention_heads": 3}, "even size"),
         ({"linear_units": 0}, "linear_units"),
         ({"front_channels": 0}, "front_channels"),
         ({"pool_after": 2}, "pool_after"),

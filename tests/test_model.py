@@ -191,6 +191,7 @@ def test_autocast_trains_with_finite_gradients(dtype):
         ({"acd_wieght": 1.0}, "acd_wieght"),
         ({"interctc_weight": 0.3}, "interctc_weight"),
         ({"ctc_weight": -0.5}, "ctc_weight"),
+        ({"acd_weight": float("nan")}, "acd_weight"),
         ({"quantity_weight": "1.0"}, "quantity_weight"),
         ({"lsm_weight": 1.0}, "lsm_weight"),
         ({"lrd_weight": "1e-2", "teacher_dim": 8}, r"lrd_weight(.|\n)*1\.0e-3"),
@@ -209,6 +210,14 @@ def test_a_wrong_option_is_named(conf, named):
     with pytest.raises(ConfigError, match=named) as caught:
         make_model(**conf)
     assert caught.value.wanted and caught.value.remedy
+
+
+def test_unknown_key_is_answered_with_those_there_are():
+    with pytest.raises(ConfigError) as caught:
+        make_model(temperature=0.02)
+    known = str(caught.value.wanted).split(", ")
+    assert {"acd_temperature", "teacher_dim", "sym_blank"} <= set(known)
+    assert not {"vocab_size", "encoder", "temperature"} & set(known)
 
 
 def test_another_decoder_is_refused():

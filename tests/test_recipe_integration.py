@@ -30,7 +30,7 @@ def tiny_config(folder: Path) -> Path:
     conf["frontend_conf"]["n_mels"] = 40
     conf["encoder_conf"] |= {"output_size": 32, "linear_units": 32, "num_blocks": 1}
     conf["decoder_conf"] |= {"linear_units": 32, "num_blocks": 1}
-    conf["scheduler_conf"]["warmup_steps"] = 20
+    conf["scheduler_conf"]["max_steps"] = 60
     conf |= {"max_epoch": EPOCHS, "num_att_plot": 1, "num_workers": 0}
     path = folder / "train_tiny.yaml"
     path.write_text(yaml.safe_dump(conf))

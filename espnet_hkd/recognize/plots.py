@@ -123,7 +123,11 @@ def firings_of_batch(model: Any, batch: dict[str, Any]) -> list[Firing]:
 
 
 def add_firing_plots(trainer: type) -> None:
-    """Let ESPnet's trainer draw the firing beside the attention of a CIF model.
+    """Let ESPnet's trainer draw the firing of a CIF model where it draws attention.
+
+    A CIF model has no attention to the encoder: its alignment is the firing. The maps
+    of its self-attention, of every layer and head, would take longer than a small
+    corpus' epoch, and ESPnet cannot draw them with `use_sdpa: true`.
 
     ESPnet has no place for plots of one's own, and a trainer class of one's own would
     rule out its DeepSpeed option; so its plotting method is wrapped. Other models are
@@ -144,23 +148,26 @@ def add_firing_plots(trainer: type) -> None:
     ) -> None:
         from espnet_hkd.model import CIFASRModel
 
-        batches = list(iterator)
-        if isinstance(model, CIFASRModel):
-            model.eval()
-            device = next(model.parameters()).device
-            for names, batch in batches:
-                tensors = {key: value.to(device) for key, value in batch.items()}
-                firings = firings_of_batch(model, tensors)
-                for name, firing in zip(names, firings, strict=True):
-                    figure = plot_firing(firing, title=name)
-                    epoch = reporter.get_epoch()
-                    if output_dir is not None:
-                        path = output_dir / name / f"firing.{epoch}ep.png"
-                        path.parent.mkdir(parents=True, exist_ok=True)
-                        figure.savefig(path)
-                    if summary_writer is not None:
-                        summary_writer.add_figure(f"firing_{name}", figure, epoch)
-        original(cls, model, output_dir, summary_writer, batches, reporter, options)
+        if not isinstance(model, CIFASRModel):
+            original(
+                cls, model, output_dir, summary_writer, iterator, reporter, options
+            )
+            return
+        model.eval()
+        device = next(model.parameters()).device
+        epoch = reporter.get_epoch()
+        for names, batch in iterator:
+            tensors = {key: value.to(device) for key, value in batch.items()}
+            for name, firing in zip(
+                names, firings_of_batch(model, tensors), strict=True
+            ):
+                figure = plot_firing(firing, title=name)
+                if output_dir is not None:
+                    path = output_dir / name / f"firing.{epoch}ep.png"
+                    path.parent.mkdir(parents=True, exist_ok=True)
+                    figure.savefig(path)
+                if summary_writer is not None:
+                    summary_writer.add_figure(f"firing_{name}", figure, epoch)
 
     plot_attention.draws_firing = True  # type: ignore[attr-defined]
     trainer.plot_attention = classmethod(plot_attention)  # type: ignore[attr-defined]
