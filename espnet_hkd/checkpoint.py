@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 from pathlib import Path
 from typing import Any
@@ -12,6 +11,7 @@ import yaml
 
 from espnet_hkd.checks import check_number
 from espnet_hkd.errors import CheckpointError, ConfigError
+from espnet_hkd.files import replace_file
 
 # Parameters that only training needs: a checkpoint may lack them, nothing else.
 HEADS = ("kd_acd.", "kd_lrd.")
@@ -63,8 +63,8 @@ def slim(
     text = yaml.safe_dump(_slim_config(config, inference_config), sort_keys=False)
     try:
         out.mkdir(parents=True, exist_ok=True)
-        _replace(out / checkpoint, lambda path: torch.save(kept, path))
-        _replace(
+        replace_file(out / checkpoint, lambda path: torch.save(kept, path))
+        replace_file(
             out / "config.yaml", lambda path: path.write_text(text, encoding="utf-8")
         )
         for name in COMPANIONS:
@@ -190,15 +190,3 @@ _TEACHING = (
     "lrd_weight",
     "teacher_dim",
 )
-
-
-def _replace(path: Path, write: Any) -> None:
-    """Write a file whole or not at all."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        write(temporary)
-        with temporary.open("rb") as stream:
-            os.fsync(stream.fileno())
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)

@@ -13,10 +13,10 @@ import torch
 from espnet2.asr.espnet_model import ESPnetASRModel
 from espnet2.torch_utils.device_funcs import force_gatherable
 
-from espnet_hkd.checkpoint import HEADS
 from espnet_hkd.checks import check_keys, check_number, check_switch, check_whole
 from espnet_hkd.decoder import CIFDecoder, DecoderOutput
-from espnet_hkd.errors import CheckpointError, ConfigError, SearchError
+from espnet_hkd.errors import ConfigError, SearchError
+from espnet_hkd.loading import announce_loading, check_weights
 from espnet_hkd.losses import (
     acoustic_contrastive_terms,
     gather_tokens,
@@ -183,6 +183,7 @@ class CIFASRModel(ESPnetASRModel):
             self.kd_acd = torch.nn.Linear(size, teacher_dim)
         if teacher_dim is not None and self.lrd_weight > 0:
             self.kd_lrd = torch.nn.Linear(size, teacher_dim)
+        announce_loading(self)
 
     @property
     def distils(self) -> bool:
@@ -262,32 +263,7 @@ class CIFASRModel(ESPnetASRModel):
         Raises:
             CheckpointError: For missing, surplus or differently shaped weights.
         """
-        own = self.state_dict()
-        missing = [
-            key for key in own if key not in state_dict and not key.startswith(HEADS)
-        ]
-        surplus = [key for key in state_dict if key not in own]
-        shaped = [
-            f"{key} {tuple(state_dict[key].shape)} instead of {tuple(own[key].shape)}"
-            for key in own
-            if key in state_dict and state_dict[key].shape != own[key].shape
-        ]
-        if shaped:
-            raise CheckpointError(
-                "the checkpoint's weights have other shapes than the configuration's",
-                got=_some(shaped),
-                wanted=f"a checkpoint for {self.vocab_size} tokens and these sizes",
-                remedy="use the config.yaml and token list that were written beside "
-                "this checkpoint",
-            )
-        if missing or surplus:
-            raise CheckpointError(
-                "checkpoint and configuration name different weights",
-                got=f"missing: {_some(missing)}; surplus: {_some(surplus)}",
-                wanted="every weight of the configured model, and no other; only "
-                "those of the distillation heads may be missing",
-                remedy="use the config.yaml that was written beside this checkpoint",
-            )
+        check_weights(self, state_dict)
         return super().load_state_dict(state_dict, strict=False, assign=assign)
 
     def encode_frames(
@@ -404,9 +380,3 @@ class CIFASRModel(ESPnetASRModel):
         teacher = torch.nn.functional.pad(teacher, (0, 0, 0, short))
         mask = torch.nn.functional.pad(mask, (0, ys_out.size(1) - mask.size(1)))
         return teacher, (mask == 1) & (ys_out != self.ignore_id)
-
-
-def _some(names: list[str], most: int = 5) -> str:
-    """The first few of a long list of names."""
-    shown = ", ".join(names[:most]) or "none"
-    return shown + (f" and {len(names) - most} more" if len(names) > most else "")

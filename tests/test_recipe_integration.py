@@ -142,3 +142,17 @@ def test_packed_model_recognises_without_store_and_recipe(
     )
     assert done.returncode == 0, done.stderr
     assert done.stdout.startswith(wav)
+
+
+def test_text_that_is_too_long_stops_the_recipe_before_training(recipe: Recipe):
+    (shapes,) = recipe.folder.glob("exp/asr_stats_*/train/text_shape")
+    lines = shapes.read_text().splitlines()
+    id = lines[0].split()[0]
+    try:
+        shapes.write_text("\n".join([f"{id} 999", *lines[1:]]) + "\n")
+        done = run(*recipe.command(11, 11), AN4=recipe.an4)
+    finally:
+        shapes.write_text("\n".join(lines) + "\n")
+    assert done.returncode == 1
+    assert f"{id} (1000 tokens, " in done.stderr
+    assert "--long_texts skip" in done.stderr

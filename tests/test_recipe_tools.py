@@ -11,9 +11,8 @@ from importlib.metadata import version
 from pathlib import Path
 
 import pytest
-import yaml
 
-from espnet_hkd.errors import ConfigError, DataError
+from espnet_hkd.errors import DataError
 from tests.recipe_material import TOOLS, load_program, make_recipe, run
 
 ESPNET = version("espnet")
@@ -186,6 +185,14 @@ def test_experiment_outside_the_recipe_is_refused_before_any_work(tmp_path: Path
     assert not (recipe / "data").exists()
 
 
+def test_a_wrong_choice_for_long_texts_is_named_before_any_work(tmp_path: Path):
+    recipe = make_recipe(tmp_path / "recipe")
+    done = run(recipe / "run.sh", "--long_texts", "ignore")
+    assert done.returncode == 1
+    assert "stop, skip or keep" in done.stderr
+    assert not (recipe / "data").exists()
+
+
 def test_missing_teacher_store_is_named_before_training(tmp_path: Path):
     recipe = make_recipe(tmp_path / "recipe")
     done = run(
@@ -227,40 +234,6 @@ def test_spm_train_takes_the_options_of_asr_sh(tmp_path: Path):
     )
     assert done.returncode == 0, done.stderr
     assert len((tmp_path / "bpe.vocab").read_text().splitlines()) == 20
-
-
-class TestTokensPerFrame:
-    program = load_program(TOOLS / "tokens_per_frame.py")
-
-    def stats(self, tmp_path: Path) -> Path:
-        # Five tokens and two ends of sentence in 2 s of speech at 16 kHz.
-        (tmp_path / "speech_shape").write_text("a 24000\nb 8000\n")
-        (tmp_path / "text_shape").write_text("a 3\nb 2\n")
-        return tmp_path
-
-    @pytest.mark.parametrize(
-        ("config", "frames"),
-        [
-            ({"frontend_conf": {"hop_length": 160}}, 50),
-            ({"encoder_conf": {"input_layer": "conv2d"}}, 62.5),
-            ({"encoder": "hkd_pooled_conformer"}, 31.25),
-        ],
-    )
-    def test_counts_ends_of_sentence_and_frames(self, tmp_path, config, frames):
-        rate = self.program.tokens_per_frame(self.stats(tmp_path), config)
-        assert rate == pytest.approx(7 / frames)
-
-    def test_unknown_input_layer_is_named(self, tmp_path):
-        config = {"encoder_conf": {"input_layer": "vgg"}}
-        with pytest.raises(ConfigError, match=r"input_layer vgg"):
-            self.program.tokens_per_frame(self.stats(tmp_path), config)
-
-    def test_prints_rate_and_present_choice(self, tmp_path, capsys):
-        config = tmp_path / "train.yaml"
-        config.write_text(yaml.safe_dump({"decoder_conf": {"initial_weight": 0.08}}))
-        stats = self.stats(tmp_path)
-        assert self.program.main([str(stats), "--config", str(config)]) == 0
-        assert "0.112 tokens per encoder frame" in capsys.readouterr().out
 
 
 RESULT = """\

@@ -2,6 +2,11 @@
 # its defaults first and the user's options last. For asr.sh, too, the last value of
 # an option counts.
 
+shared_help="Option of all recipes of espnet_hkd:
+    --long_texts    # If training texts have more tokens than encoder frames: stop, train
+                    # without them (skip) or with them (keep) (default=\"stop\").
+"
+
 fail() {
     printf '%s\n' "$@" >&2
     exit 1
@@ -86,12 +91,22 @@ check_teacher() {
     [ -z "${store}" ] || python3 -m espnet_hkd.bin.inspect_teacher "${store}"
 }
 
-# How many tokens a frame holds, which is what initial_weight should begin with.
-show_tokens_per_frame() {
-    local stats
-    stats=$(packing_command "$@" | sed -n 's:.* \([^ ]*\)/feats_stats.npz.*:\1:p')
-    [ -z "${stats}" ] || python3 "${hkd_root}/tools/tokens_per_frame.py" "${stats}" \
-        --config "$(option asr_config "" "$@")"
+# How many tokens a frame holds, which is what initial_weight should begin with, and
+# which texts are too long for their audio.
+check_lengths() { # check_lengths stop|skip|keep [--NAME VALUE]...
+    local long_texts=$1 stats
+    shift
+    # In asr.sh's own words: the stages that it is given here do nothing.
+    stats=$(
+        . ./asr.sh "$@" --stage 10000 --stop_stage 10000 >/dev/null
+        echo "${asr_stats_dir}/train"
+    )
+    if within 10 10; then
+        rm -f "${stats}"/*_shape*.all
+    fi
+    python3 "${hkd_root}/tools/tokens_per_frame.py" "${stats}" \
+        --config "$(option asr_config "" "$@")" --long_texts "${long_texts}" \
+        --asr_args "$(option asr_args "" "$@")"
 }
 
 # Pack the model without what only training needs: distillation heads and teacher.
@@ -113,15 +128,20 @@ pack_slim() {
 }
 
 run_recipe() {
-    local args=() stage stop_stage plm teacher_opts hook text threads=${OMP_NUM_THREADS:-}
+    local args=() stage stop_stage plm teacher_opts long_texts hook text
+    local threads=${OMP_NUM_THREADS:-}
     plm=$(option plm none "$@")
     teacher_opts=$(option teacher_opts "" "$@")
+    long_texts=$(option long_texts stop "$@")
     stage=$(option stage 1 "$@")
     stop_stage=$(option stop_stage 10000 "$@")
+    [[ ${long_texts} =~ ^(stop|skip|keep)$ ]] || fail \
+        "run.sh: --long_texts has no such value" "  got:    ${long_texts}" \
+        "  wanted: stop, skip or keep"
     while [ $# -gt 0 ]; do
         case ${1//-/_} in
-            __help | _h) echo "${help_message}" && args=(--help) && break ;;
-            __plm | __teacher_opts) ;;
+            __help | _h) echo "${shared_help}${help_message}" && args=(--help) && break ;;
+            __plm | __teacher_opts | __long_texts) ;;
             *) args+=("$1" ${2+"$2"}) ;;
         esac
         shift $(($# > 1 ? 2 : 1))
@@ -157,7 +177,7 @@ run_recipe() {
     fi
     asr_stages 10 10 "$@"
     if within 10 11; then
-        show_tokens_per_frame "$@"
+        check_lengths "${long_texts}" "$@"
     fi
     # Stages run several processes of one thread each, but training runs alone.
     OMP_NUM_THREADS=${threads:-$(nproc)} asr_stages 11 11 "$@"

@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import hashlib
-import sys
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import nullcontext
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TextIO
 
 import numpy as np
 
 from espnet_hkd.errors import ConfigError, DataError
+from espnet_hkd.files import text_lines
 
 KEY_BYTES = 16
 
@@ -109,7 +107,11 @@ def read_transcripts(
     empty = []
     count = 0
     for path in paths:
-        for number, line in _lines(path):
+        for number, line in text_lines(
+            path,
+            wanted="a Kaldi text file, such as dump/raw/<set>/text",
+            remedy="run the recipe's data stages first, or correct --text",
+        ):
             if plain:
                 name, text = f"{path}:{number}", line
             else:
@@ -133,32 +135,3 @@ def read_transcripts(
             remedy="give the recipe's text files, or --plain for files without ids",
         )
     return Transcripts(list(texts), count, empty)
-
-
-def _lines(path: str | Path) -> Iterator[tuple[int, str]]:
-    number = 0
-    try:
-        with nullcontext(sys.stdin) if str(path) == "-" else _open(path) as file:
-            for number, line in enumerate(file, 1):
-                # In the C locale standard input smuggles foreign bytes through.
-                line.encode()
-                yield number, line
-    except OSError as error:
-        raise DataError(
-            f"The text file {path} cannot be read.",
-            got=error.strerror,
-            wanted="a Kaldi text file, such as dump/raw/<set>/text",
-            remedy="run the recipe's data stages first, or correct --text",
-        ) from error
-    except UnicodeError as error:
-        raise DataError(
-            f"The text file {path} is not UTF-8.",
-            got=f"{getattr(error, 'reason', error)} near line {number}",
-            wanted="UTF-8, as everywhere in ESPnet",
-            remedy=f"convert it, for example: iconv -f GB18030 -t UTF-8 {path}",
-        ) from error
-
-
-def _open(path: str | Path) -> TextIO:
-    # A byte order mark is no part of the first utterance's name.
-    return Path(path).open(encoding="utf-8-sig")
