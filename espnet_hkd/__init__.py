@@ -77,8 +77,8 @@ def from_pretrained(name: str, device: str = "cpu") -> Recognizer:
         device: A torch device: "cpu", "cuda", "cuda:1".
 
     Example:
-        >>> recognizer = espnet_hkd.from_pretrained("model.zip")  # doctest: +SKIP
-        >>> recognizer("speech.wav")[0].text  # doctest: +SKIP
+        >>> recognizer = espnet_hkd.from_pretrained("model.zip")
+        >>> (transcript,) = recognizer("speech.wav")
     """
     from espnet_hkd.recognize import Recognizer
 

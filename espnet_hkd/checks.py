@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import math
+import numbers
 from collections.abc import Iterable
 from typing import Any
 
@@ -30,7 +31,9 @@ def check_keys(
         own = [p.name for p in parameters if p.kind is p.KEYWORD_ONLY]
         raise ConfigError(
             f"unknown key in {section}: {', '.join(unknown)}",
-            wanted=", ".join(sorted((*own, *others))),
+            got=", ".join(unknown),
+            wanted=", ".join(sorted({*own, *others})),
+            remedy="correct its spelling in the configuration, or remove it",
         )
 
 
@@ -46,7 +49,7 @@ def check_number(
     """Return a finite number within limits; `name` is SECTION.KEY.
 
     Raises:
-        ConfigError: It is none, or out of range.
+        ConfigError: It is none (YAML reads 1e-3 as text), or out of range.
     """
     limits = [
         (least, "at least {}", lambda v, b: v >= b),
@@ -55,9 +58,8 @@ def check_number(
         (below, "below {}", lambda v, b: v < b),
     ]
     limits = [limit for limit in limits if limit[0] is not None]
-    number = isinstance(value, int | float) and not isinstance(value, bool)
     if (
-        not number
+        not is_number(value)
         or not math.isfinite(value)
         or not all(holds(value, bound) for bound, _, holds in limits)
     ):
@@ -65,6 +67,7 @@ def check_number(
             f"{name} is out of range",
             got=repr(value),
             wanted="a number " + ", ".join(text.format(b) for b, text, _ in limits),
+            remedy=_remedy(name, value),
         )
     return float(value)
 
@@ -82,12 +85,12 @@ def check_whole(
     Raises:
         ConfigError: It is none, or too small.
     """
-    if not isinstance(value, int) or isinstance(value, bool) or value < least:
+    if not is_whole(value) or value < least:
         raise ConfigError(
             f"{name} is out of range",
             got=repr(value),
             wanted=f"a whole number, at least {least}{wanted}",
-            remedy=remedy,
+            remedy=remedy or _remedy(name, value),
         )
     return value
 
@@ -103,6 +106,7 @@ def check_divides(name: str, heads: int, size: int) -> None:
             f"{name} does not divide the width",
             got=f"{heads} heads for size {size}",
             wanted=f"a divisor of {size}",
+            remedy="change one of the two",
         )
 
 
@@ -114,6 +118,36 @@ def check_switch(name: str, value: Any) -> bool:
     """
     if not isinstance(value, bool):
         raise ConfigError(
-            f"{name} is a switch", got=repr(value), wanted="true or false"
+            f"{name} is a switch",
+            got=repr(value),
+            wanted="true or false",
+            remedy=_remedy(name, value),
         )
     return value
+
+
+def is_number(value: Any) -> bool:
+    """Whether a value is a real number; Python counts True among them, users don't."""
+    return isinstance(value, numbers.Real) and not isinstance(value, bool)
+
+
+def is_whole(value: Any) -> bool:
+    """Whether a value is a whole number."""
+    return isinstance(value, numbers.Integral) and not isinstance(value, bool)
+
+
+def _remedy(name: str, value: Any) -> str:
+    """How to mend an option; explains numbers that YAML reads as text.
+
+    >>> _remedy("decoder_conf.tail", "4e-1")
+    'write decoder_conf.tail without quotes; YAML takes 1e-3 for text and wants 1.0e-3'
+    """
+    try:
+        if isinstance(value, str) and math.isfinite(float(value)):
+            return (
+                f"write {name} without quotes; YAML takes 1e-3 for text and wants "
+                "1.0e-3"
+            )
+    except ValueError:
+        pass
+    return f"correct {name} in the configuration"

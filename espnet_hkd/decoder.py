@@ -336,6 +336,7 @@ class CIFDecoder(AbsDecoder, BatchScorerInterface):
             "a CIF model cannot be decoded by a search that scores one hypothesis at "
             "a time, such as the time-synchronous one: tokens end by firings, not by "
             "CTC's frames",
+            got="a score asked for a single hypothesis",
             wanted="ESPnet's label-synchronous batch beam search",
             remedy="set `time_sync: false`, and use scorers with a batch interface "
             "(`ngram_scorer: full`)",
@@ -346,6 +347,7 @@ class CIFDecoder(AbsDecoder, BatchScorerInterface):
         raise SearchError(
             "a CIF model cannot be decoded partially autoregressively: that search "
             "fills masked positions, which a CIF decoder was not trained for",
+            got="`partial_ar: true`",
             wanted="ESPnet's label-synchronous batch beam search",
             remedy="set `partial_ar: false` in the decoding configuration",
         )

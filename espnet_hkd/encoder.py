@@ -25,7 +25,13 @@ from espnet2.legacy.nets.pytorch_backend.transformer.positionwise_feed_forward i
 from espnet2.legacy.nets.pytorch_backend.transformer.subsampling import TooShortUttError
 from torch import Tensor
 
-from espnet_hkd.checks import check_divides, check_keys, check_number, check_whole
+from espnet_hkd.checks import (
+    check_divides,
+    check_keys,
+    check_number,
+    check_whole,
+    is_whole,
+)
 from espnet_hkd.errors import ConfigError
 
 
@@ -232,13 +238,18 @@ def _pool(x: Tensor, lengths: Tensor, valid: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _check_pooling(pool_after: Sequence[int], num_blocks: int, kernel: int) -> None:
-    if not all(1 <= number <= num_blocks for number in pool_after):
+    layers = isinstance(pool_after, list | tuple) and all(map(is_whole, pool_after))
+    if not layers or not all(1 <= number <= num_blocks for number in pool_after):
         raise ConfigError(
             "encoder_conf.pool_after names layers that are not there",
-            got=list(pool_after),
-            wanted=f"layers from 1 to {num_blocks}",
+            got=repr(pool_after),
+            wanted=f"a list of layers from 1 to {num_blocks}, or []",
+            remedy="correct it in the training configuration",
         )
     if kernel % 2 == 0:
         raise ConfigError(
-            "encoder_conf.cnn_module_kernel must be odd", got=kernel, wanted="15, 31"
+            "encoder_conf.cnn_module_kernel must be odd",
+            got=kernel,
+            wanted="an odd number, such as 15 or 31",
+            remedy="correct it in the training configuration",
         )

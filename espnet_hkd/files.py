@@ -29,6 +29,8 @@ def text_lines(
     try:
         with nullcontext(sys.stdin) if str(path) == "-" else _open(path) as file:
             for number, line in enumerate(file, 1):
+                # In the C locale standard input smuggles foreign bytes through.
+                line.encode()
                 yield number, line
     except OSError as error:
         raise DataError(
@@ -37,10 +39,10 @@ def text_lines(
             wanted=wanted,
             remedy=remedy,
         ) from error
-    except UnicodeDecodeError as error:
+    except (UnicodeDecodeError, UnicodeEncodeError) as error:
         raise DataError(
             f"The text file {path} is not UTF-8.",
-            got=f"{error.reason} after line {number}",
+            got=f"{error.reason} near line {number}",
             wanted="UTF-8, as everywhere in ESPnet",
             remedy=f"convert it, for example: iconv -f GB18030 -t UTF-8 {path}",
         ) from error

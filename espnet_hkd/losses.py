@@ -151,12 +151,14 @@ def acoustic_contrastive_terms(
             "temperature of the contrastive loss is out of range",
             got=temperature,
             wanted="a number above 0",
+            remedy="set model_conf.acd_temperature (default and paper 0.02)",
         )
     if negatives != "all" and (isinstance(negatives, str) or negatives < 1):
         raise ConfigError(
             "negatives of the contrastive loss are out of range",
             got=repr(negatives),
             wanted='a whole number, at least 1, or "all"',
+            remedy="set model_conf.acd_negatives (default and paper 700)",
         )
     total = teacher.size(0)
     count = None

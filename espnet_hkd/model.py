@@ -44,6 +44,7 @@ class AbsentCTC(torch.nn.Module):
         raise SearchError(
             "the decoding configuration asks for CTC scores and the model has no CTC",
             got="ctc_weight above 0, and a model trained with `ctc_weight: 0`",
+            wanted="no CTC scores",
             remedy="set `ctc_weight: 0.0` in the decoding configuration",
         )
 
@@ -118,6 +119,7 @@ class CIFASRModel(ESPnetASRModel):
                 "`model: hkd_cif` works with its own decoder only",
                 got=f"decoder {type(decoder).__name__}",
                 wanted="`decoder: hkd_cif_transformer`",
+                remedy="set it in the training configuration, or choose another model",
             )
         check_keys("model_conf", options, CIFASRModel, PARENT_OPTIONS)
         ctc_weight = check_number("model_conf.ctc_weight", ctc_weight, least=0)

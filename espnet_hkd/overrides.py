@@ -47,6 +47,8 @@ _GIVEN = {
 }
 
 _FORM = "PART_conf.KEY=VALUE, such as decoder_conf.tail=0.4"
+_REMEDY = "correct the setting, or leave it out"
+_FLOAT = r"[-+]?(\d+\.?\d*|\.\d+)e[-+]?\d+"
 
 
 @dataclass(frozen=True)
@@ -71,22 +73,28 @@ def parse_setting(text: str) -> Setting:
 
     match = re.fullmatch(r"(\w+)_conf\.(\w+)=(.*)", text, re.DOTALL)
     if match is None:
-        raise ConfigError(f"cannot read the setting {text!r}", wanted=_FORM)
+        raise ConfigError(
+            f"cannot read the setting {text!r}", got=text, wanted=_FORM, remedy=_REMEDY
+        )
     part, key, value = match.groups()
     if part not in PARTS:
         raise ConfigError(
             f"there is no {part}_conf",
             got=text,
             wanted=", ".join(f"{part}_conf" for part in PARTS),
+            remedy=_REMEDY,
         )
     try:
         parsed = yaml.safe_load(value)
     except yaml.YAMLError as error:
         raise ConfigError(
-            f"the value of {part}_conf.{key} is not YAML", got=value, wanted=_FORM
+            f"the value of {part}_conf.{key} is not YAML",
+            got=value,
+            wanted=_FORM,
+            remedy=_REMEDY,
         ) from error
     # YAML 1.1 takes 1e-3 for a string: it wants 1.0e-3.
-    if isinstance(parsed, str) and re.fullmatch(r"[-+]?\d+(\.\d*)?e[-+]?\d+", parsed):
+    if isinstance(parsed, str) and re.fullmatch(_FLOAT, parsed, re.IGNORECASE):
         parsed = float(parsed)
     return Setting(part, key, parsed)
 
@@ -133,6 +141,7 @@ def check_setting(setting: Setting, cls: type) -> None:
             f"{cls.__name__} has no option {setting}",
             got=setting.key,
             wanted=", ".join(sorted(known)) or "none: it has no options",
+            remedy=_REMEDY,
         )
     parameter = known[setting.key]
     if not _fits(setting.value, parameter):
@@ -140,6 +149,7 @@ def check_setting(setting: Setting, cls: type) -> None:
             f"{setting} has the wrong type",
             got=f"{setting.value!r} ({type(setting.value).__name__})",
             wanted=f"{_type_name(parameter)}, {_default(parameter)}",
+            remedy=_REMEDY,
         )
 
 
@@ -192,6 +202,7 @@ def chosen_class(part: str, name: str | None) -> type:
             f"this model has no {part}",
             got=f"a setting of {part}_conf",
             wanted="a setting of a part that the model has",
+            remedy=_REMEDY,
         )
     if name in registry.CLASSES.get(part, {}):
         return registry.load_class(registry.CLASSES[part][name])
@@ -203,6 +214,7 @@ def chosen_class(part: str, name: str | None) -> type:
             f"the configuration names an unknown {part}",
             got=name,
             wanted=", ".join(choices),
+            remedy="run it where the package that brings it is installed",
         )
     return choices[name]
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import logging
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,7 @@ from typing import Any
 import numpy as np
 from espnet2.train.preprocessor import CommonPreprocessor
 
+from espnet_hkd.checks import check_keys
 from espnet_hkd.errors import (
     AlignmentError,
     ConfigError,
@@ -42,7 +44,7 @@ class HKDPreprocessor(CommonPreprocessor):
         args, kwargs: As for ESPnet's CommonPreprocessor.
 
     Raises:
-        ConfigError: A value or a token type that cannot be aligned.
+        ConfigError: An unknown key, or a value or a token type that cannot be.
     """
 
     def __init__(
@@ -52,6 +54,8 @@ class HKDPreprocessor(CommonPreprocessor):
         missing_teacher: str = "error",
         **kwargs: Any,
     ) -> None:
+        known = inspect.signature(CommonPreprocessor.__init__).parameters
+        check_keys("preprocessor_conf", kwargs, HKDPreprocessor, list(known)[1:])
         super().__init__(*args, **kwargs)
         if missing_teacher not in MISSING_TEACHER:
             raise ConfigError(

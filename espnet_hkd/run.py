@@ -50,11 +50,21 @@ def _prepare(arguments: list[str]):
     if arguments and arguments[0] in runners:
         kind, *arguments = arguments
         if not arguments:
-            raise ConfigError(f"{kind} without its argument", wanted=_USAGE)
+            raise ConfigError(
+                f"{kind} without its argument",
+                got="nothing after it",
+                wanted=_USAGE,
+                remedy="name the program to run",
+            )
         return runners[kind], arguments[0], arguments[1:]
     if not arguments or arguments[0].startswith("-"):
         got = arguments[0] if arguments else "no program"
-        raise ConfigError("no program to run", got=got, wanted=_USAGE)
+        raise ConfigError(
+            "no program to run",
+            got=got,
+            wanted=_USAGE,
+            remedy="name the program to run, after our own options",
+        )
     return _run_script, arguments[0], arguments[1:]
 
 

@@ -250,6 +250,9 @@ def test_streaming_search_is_refused():
         ({"tial": 0.4}, "tial"),
         ({"tail": 1.5}, "tail"),
         ({"tail": "half"}, "tail"),
+        ({"tail": "4e-1"}, r"tail(.|\n)*1\.0e-3"),
+        ({"tail": float("nan")}, "tail"),
+        ({"threshold": 0.5}, "threshold"),
         ({"threshold": 0.4}, "threshold"),
         ({"num_blocks": 1.5}, "num_blocks"),
         ({"attention_heads": 3}, "attention_heads"),
@@ -262,7 +265,20 @@ def test_streaming_search_is_refused():
 def test_a_wrong_option_is_named(conf, named):
     with pytest.raises(ConfigError, match=named) as caught:
         make_decoder(**conf)
-    assert caught.value.wanted
+    assert caught.value.wanted and caught.value.remedy
+
+
+@pytest.mark.parametrize("tail", [0, 0.0, 1, 1.0], ids=repr)
+@pytest.mark.parametrize("threshold", [1, 0.501])
+def test_the_ends_of_the_ranges_decode(tail, threshold):
+    decoder = make_decoder(tail=tail, threshold=threshold)
+    (hidden,) = encoder_output(23)
+    best = make_search(decoder)(hidden, maxlenratio=-40)[0]
+    fired = count_fired(decoder, hidden)
+    assert len(labels_of(best)) in (fired - 1, fired)
+    mass = float(decoder.weight_predictor(hidden[None], torch.tensor([23])).sum())
+    whole = int(mass + 1 - threshold)
+    assert fired == whole + (mass - whole > tail)
 
 
 def test_half_precision_decodes_as_float32():

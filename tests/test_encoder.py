@@ -138,14 +138,23 @@ def test_too_short_audio_is_what_espnet_expects_it_to_be(frames):
         ({"cnn_module_kernel": 4}, "cnn_module_kernel"),
         ({"attention_heads": 3}, "attention_heads"),
         ({"num_blocks": 0}, "num_blocks"),
-        ({"linear_units": "2048"}, "linear_units"),
-        ({"dropout_rate": 1.0}, "dropout_rate"),
+        ({"num_blocks": "2"}, "num_blocks"),
+        ({"output_size": 16.0}, "output_size"),
+        ({"linear_units": 0}, "linear_units"),
+        ({"front_channels": 0}, "front_channels"),
+        ({"pool_after": 2}, "pool_after"),
+        ({"pool_after": "1,2"}, "pool_after"),
+        ({"pool_after": ["1"]}, "pool_after"),
+        ({"pool_after": None}, "pool_after"),
+        ({"cnn_module_kernel": -1}, "cnn_module_kernel"),
+        ({"dropout_rate": "1e-1"}, r"dropout_rate(.|\n)*1\.0e-3"),
+        ({"dropout_rate": 1.5}, "dropout_rate"),
     ],
 )
 def test_a_wrong_option_is_named(conf, named):
     with pytest.raises(ConfigError, match=named) as caught:
         make_encoder(**conf)
-    assert caught.value.wanted
+    assert caught.value.wanted and caught.value.remedy
 
 
 STOCK = {

@@ -130,6 +130,31 @@ def test_utterance_with_an_empty_transcript_trains():
     assert torch.isfinite(loss).all()
 
 
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"lengths": (90,), "labels": (6,)},
+        {"lengths": (90, 1), "labels": (6, 2)},
+        {"lengths": (90, 60), "labels": (0, 0)},
+        {"lengths": (11,), "labels": (1,)},
+    ],
+    ids=["batch of one", "below one encoder frame", "no text at all", "two frames"],
+)
+@pytest.mark.parametrize("silent", [False, True], ids=["noise", "silence"])
+def test_the_smallest_batches_train_with_finite_gradients(options, silent):
+    model = make_model(**HKD).train()
+    batch = batch_for(HKD, **options)
+    if silent:
+        batch["speech"].zero_()
+    loss, stats, weight = model(**batch)
+    loss.backward()
+    assert weight.item() == sum(options["labels"]) + len(options["labels"])
+    assert all(torch.isfinite(value).all() for value in stats.values())
+    assert all(
+        torch.isfinite(p.grad).all() for p in model.parameters() if p.grad is not None
+    )
+
+
 def test_more_labels_than_frames_is_reported_and_finite():
     model = make_model().train()
     loss, stats, _ = model(**make_batch(lengths=(90, 30), labels=(6, 25)))
@@ -169,7 +194,10 @@ def test_autocast_trains_with_finite_gradients(dtype):
         ({"acd_weight": float("nan")}, "acd_weight"),
         ({"quantity_weight": "1.0"}, "quantity_weight"),
         ({"lsm_weight": 1.0}, "lsm_weight"),
+        ({"lrd_weight": "1e-2", "teacher_dim": 8}, r"lrd_weight(.|\n)*1\.0e-3"),
+        ({"acd_weight": float("nan")}, "acd_weight"),
         ({"acd_temperature": 0.0}, "acd_temperature"),
+        ({"acd_temperature": float("nan")}, "acd_temperature"),
         ({"acd_negatives": "some"}, "acd_negatives"),
         ({"acd_negatives": 0}, "acd_negatives"),
         ({"acd_gather": 1}, "acd_gather"),
@@ -181,7 +209,7 @@ def test_autocast_trains_with_finite_gradients(dtype):
 def test_a_wrong_option_is_named(conf, named):
     with pytest.raises(ConfigError, match=named) as caught:
         make_model(**conf)
-    assert caught.value.wanted
+    assert caught.value.wanted and caught.value.remedy
 
 
 def test_unknown_key_is_answered_with_those_there_are():

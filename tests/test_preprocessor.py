@@ -149,6 +149,13 @@ def test_without_a_store_nothing_is_added():
     assert set(make("char")("u1", {"text": "HELLO WORLD"})) == {"text"}
 
 
+def test_an_unknown_key_is_named_with_ours_and_espnets():
+    with pytest.raises(ConfigError, match=r"preprocessor_conf: stroe") as caught:
+        make("char", stroe="data/teacher")
+    wanted = caught.value.wanted.split(", ")
+    assert {"store", "missing_teacher", "rir_scp"} <= set(wanted)
+
+
 def test_without_a_transcript_nothing_is_added_and_no_store_is_needed():
     preprocessor = make("char", store="no/such/store", train=False)
     data = preprocessor("u1", {"speech": np.zeros(80, np.float32)})

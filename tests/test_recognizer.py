@@ -2,6 +2,7 @@
 
 import itertools
 import os
+import re
 import subprocess
 import sys
 
@@ -15,6 +16,7 @@ import espnet_hkd
 from espnet_hkd.checkpoint import slim
 from espnet_hkd.errors import CheckpointError, ConfigError, DataError, SearchError
 from espnet_hkd.recognize.audio import cut_at_silences
+from tests.recipe_material import REPOSITORY
 from tests.small_models import pack, speech, write_experiment
 
 
@@ -179,6 +181,12 @@ def test_tail_and_early_eos_are_set_for_one_call_only(recognizer):
     ("options", "named"),
     [
         ({"beam": 0}, "beam"),
+        ({"beam": "10"}, "beam"),
+        ({"beam": 2.5}, "beam"),
+        ({"batch_seconds": 0}, "batch_seconds"),
+        ({"batch_seconds": float("nan")}, "batch_seconds"),
+        ({"tail": "4e-1"}, "tail"),
+        ({"ctc_weight": float("nan")}, "ctc_weight"),
         ({"nbest": 11}, "nbest"),
         ({"ctc_weight": 1.0}, "ctc_weight"),
         ({"tail": 2.0}, "tail"),
@@ -187,6 +195,28 @@ def test_tail_and_early_eos_are_set_for_one_call_only(recognizer):
 def test_a_wrong_option_is_named(recognizer, options, named):
     with pytest.raises(ConfigError, match=named):
         recognizer(speech(1.0), sample_rate=16000, **options)
+
+
+def test_more_hypotheses_than_there_can_be_are_those_there_are(recognizer):
+    for samples in (speech(1.0)[:3000], np.zeros(2000)):
+        (ranked,) = recognizer(samples, sample_rate=16000, beam=1000, nbest=1000)
+        assert 1 <= len(ranked) < 1000
+        assert all(np.isfinite(transcript.score) for transcript in ranked)
+    assert recognizer(np.zeros(0), sample_rate=16000, nbest=3) == [[("", 0.0, [])]]
+
+
+def test_minutes_of_silence_are_decoded(recognizer):
+    (transcript,) = recognizer(np.zeros(61 * 16000), sample_rate=16000, beam=1)
+    assert np.isfinite(transcript.score)
+
+
+def test_a_file_that_is_missing_is_named_before_any_other_is_decoded(
+    recognizer, tmp_path, monkeypatch
+):
+    soundfile.write(tmp_path / "one.wav", speech(1.0), 16000)
+    monkeypatch.setattr(recognizer, "_encode", lambda *args: pytest.fail("decoded"))
+    with pytest.raises(DataError, match=r"gone\.wav"):
+        recognizer([tmp_path / "one.wav", speech(1.0), tmp_path / "gone.wav"])
 
 
 def test_bad_audio_is_named(recognizer, tmp_path):
@@ -220,6 +250,40 @@ def test_half_precision_file_decodes_the_same_text(tmp_path, recipe, recognizer)
     assert len(lowered.tokens) == len(full.tokens)
 
 
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        (None, "cannot be read"),
+        ("- 3", "cannot be read"),
+        ("ctc_weight: 3e-1", "1.0e-3"),
+    ],
+    ids=["missing", "a list", "a number as text"],
+)
+def test_slim_names_a_decoding_configuration_that_is_none(tmp_path, content, said):
+    exp = write_experiment(tmp_path / "exp")
+    if content is not None:
+        (tmp_path / "decode.yaml").write_text(content)
+    with pytest.raises(ConfigError, match=rf"decode\.yaml(.|\n)*{said}"):
+        slim(exp, inference_config=tmp_path / "decode.yaml")
+    assert not (exp / "slim").exists()
+
+
+@pytest.mark.parametrize("kind", [OSError, RuntimeError])
+def test_slim_on_a_full_disk_leaves_the_old_model(tmp_path, monkeypatch, kind):
+    exp = write_experiment(tmp_path / "exp")
+    slim(exp)
+    before = {path: path.read_bytes() for path in (exp / "slim").iterdir()}
+
+    def save(weights, path):
+        path.write_bytes(b"half")
+        raise kind("No space left on device")
+
+    monkeypatch.setattr(torch, "save", save)
+    with pytest.raises(CheckpointError, match=r"cannot be written(.|\n)*No space"):
+        slim(exp)
+    assert {path: path.read_bytes() for path in (exp / "slim").iterdir()} == before
+
+
 @pytest.mark.parametrize("name", ["config.yaml", "train.total_count.ave.pth"])
 def test_slim_names_what_is_missing(tmp_path, name):
     exp = write_experiment(tmp_path / "exp")
@@ -227,6 +291,26 @@ def test_slim_names_what_is_missing(tmp_path, name):
     with pytest.raises(CheckpointError, match=name):
         slim(exp)
     assert not (exp / "slim").exists()
+
+
+def test_examples_of_the_readme_and_of_docstrings_run(recipe, monkeypatch, capsys):
+    import doctest
+
+    from espnet_hkd.recognize import recognizer as module
+
+    monkeypatch.chdir(recipe)
+    for name in ("speech.wav", "one.wav", "two.flac"):
+        soundfile.write(name, speech(2.0), 16000)
+    for each in (espnet_hkd, module):
+        result = doctest.testmod(each, extraglobs={"espnet_hkd": espnet_hkd})
+        assert result.attempted >= 2
+        assert result.failed == 0
+    readme = (REPOSITORY / "README.md").read_text(encoding="utf-8")
+    (block,) = re.findall(r"```python\n(.*?)```", readme, re.S)
+    code, replaced = re.subn(r'"exp/[^"]*\.zip"', '"model.zip"', block)
+    assert replaced == 1
+    exec(compile(code, "README.md", "exec"), {})
+    assert len(capsys.readouterr().out.splitlines()) > 2
 
 
 def test_command_line_prints_every_format_and_a_plot(recipe, tmp_path):
@@ -267,6 +351,8 @@ def test_formats_are_what_other_programs_read():
         "b 1 0.10 0.40 HI 0.90",
         "b 1 0.50 60.75 YOU 0.80",
     ]
+    # White space separates the columns.
+    assert FORMATS["ctm"]("a/b  c.wav", transcript).startswith("b_c 1 0.10")
     assert FORMATS["srt"]("a/b.wav", transcript).splitlines()[:3] == [
         "1",
         "00:00:00,100 --> 00:00:00,500",

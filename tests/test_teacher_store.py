@@ -242,6 +242,25 @@ def test_a_full_disk_leaves_the_old_store_and_says_so(tmp_path, monkeypatch):
     assert files(tmp_path) == before
 
 
+def test_a_rename_that_fails_is_named_too(tmp_path, monkeypatch):
+    build_words(TEXTS[:10], tmp_path)
+
+    def refuse(*paths):
+        raise OSError(errno.EROFS, os.strerror(errno.EROFS))
+
+    monkeypatch.setattr(os, "replace", refuse)
+    with pytest.raises(StoreError, match=r"Read-only file system"):
+        build_words(TEXTS, tmp_path)
+    assert len(TeacherStore.open(tmp_path)) == 10
+
+
+def test_a_store_cannot_be_where_a_file_is(tmp_path):
+    (tmp_path / "teacher").write_text("mine")
+    with pytest.raises(StoreError, match=r"cannot be written(.|\n)*another --out"):
+        build_words(TEXTS, tmp_path / "teacher")
+    assert (tmp_path / "teacher").read_text() == "mine"
+
+
 def test_states_beyond_float16_name_float32(tmp_path):
     def read(texts):
         for index, states, spans in read_words(texts):

@@ -95,6 +95,30 @@ def test_a_text_file_in_another_encoding_is_named_with_its_line(tmp_path):
         read_transcripts([path])
 
 
+def test_foreign_bytes_on_standard_input_are_named(monkeypatch):
+    # As Python reads standard input in the C locale, which recipes set.
+    text = io.TextIOWrapper(io.BytesIO(b"u1 \xb0\xa1\n"), "utf-8", "surrogateescape")
+    monkeypatch.setattr("sys.stdin", text)
+    with pytest.raises(DataError, match=r"file - is not UTF-8"):
+        read_transcripts(["-"])
+
+
+def test_dos_line_ends_and_an_id_that_comes_twice_lose_no_text(tmp_path):
+    path = tmp_path / "text"
+    path.write_bytes(b"u1 A B\r\nu1 C\r\nu2\r\n")
+    transcripts = read_transcripts([path])
+    assert transcripts.texts == ["A B", "C"]
+    assert transcripts.empty == ["u2"]
+
+
+@pytest.mark.parametrize("content", [b"", b"\n\n", b"\xef\xbb\xbf"], ids=repr)
+def test_an_empty_file_is_an_error(tmp_path, content):
+    path = tmp_path / "text"
+    path.write_bytes(content)
+    with pytest.raises(DataError, match=r"no text in (.|\n)*0 utterances"):
+        read_transcripts([path])
+
+
 def test_files_without_any_text_are_an_error(tmp_path):
     path = tmp_path / "text"
     path.write_text("u1\nu2   \n")

@@ -78,6 +78,7 @@ def read_tokens(given: str) -> list[str]:
             "--tokens is neither a number nor a file",
             got=given,
             wanted="a whole number, at least 3, or data/*/token_list/*/tokens.txt",
+            remedy="correct --tokens, or run the recipe's stage 5 first",
         )
     return Path(given).read_text(encoding="utf-8").splitlines()
 
@@ -90,7 +91,12 @@ def build_model(config: str, tokens: list[str]) -> Any:
 
     espnet_hkd.register()
     if not Path(config).is_file():
-        raise ConfigError("there is no such configuration", got=config)
+        raise ConfigError(
+            "there is no such configuration",
+            got=config,
+            wanted="a training configuration, conf/train_asr_*.yaml",
+            remedy="correct the path",
+        )
     args = ASRTask.get_parser().parse_args(["--config", config])
     args.token_list = tokens
     # It has no parameters, and asr.sh's choice would ask for stage 10's statistics.

@@ -31,6 +31,8 @@ def error_row(score: Path, name: str) -> str:
     if totals is None:
         raise DataError(
             f"{score / 'result.txt'} has no line of totals",
+            got=f"{len(text)} characters",
+            wanted="what sclite prints, with a line Sum/Avg",
             remedy="run stages 12 and 13 again",
         )
     sentences, words, rates = totals.groups()
@@ -63,7 +65,10 @@ def report(decoding: Path, sets: list[str], shown: int = 3) -> list[str]:
     for score in scores.values():
         if not (score / "result.txt").is_file():
             raise DataError(
-                f"There are no scores in {score}", remedy="run stages 12 and 13"
+                f"There are no scores in {score}",
+                got="no result.txt",
+                wanted="a folder that stage 13 wrote",
+                remedy="run stages 12 and 13",
             )
     head = ("corr", "sub", "del", "ins", "WER", "S.Err")
     columns = "".join(f"{name:>8}" for name in head)

@@ -63,6 +63,12 @@ def get_parser() -> argparse.ArgumentParser:
     return parser
 
 
+BY_HAND = (
+    "divide the training set's tokens by your encoder's frames by hand, for "
+    "decoder_conf.initial_weight"
+)
+
+
 class Utterance(NamedTuple):
     """Samples of audio (or frames of features) and target tokens, eos included."""
 
@@ -130,7 +136,9 @@ def frame_rate(config: dict, features: bool = False) -> FrameRate:
         if frontend != "default":
             raise ConfigError(
                 f"the frame rate of frontend {frontend} is not known here",
+                got=f"frontend {frontend}",
                 wanted="default",
+                remedy=BY_HAND,
             )
         hop = (config.get("frontend_conf") or {}).get("hop_length", DEFAULT_HOP)
     if encoder == POOLED:
@@ -141,6 +149,7 @@ def frame_rate(config: dict, features: bool = False) -> FrameRate:
             got=f"encoder {encoder}, input_layer {layer}",
             wanted=f"encoder {', '.join(ENCODERS)} with input_layer "
             f"{', '.join(INPUT_LAYERS)}; or encoder {POOLED}",
+            remedy=BY_HAND,
         )
     return FrameRate(layer, hop, INPUT_LAYERS[layer])
 

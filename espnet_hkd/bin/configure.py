@@ -54,7 +54,8 @@ def configure(exp: Path, settings: Sequence[str]) -> list[str]:
 
     Raises:
         ConfigError: The configuration is missing or no ESPnet configuration, or a
-            setting has an unknown key or a value of the wrong type.
+            setting has an unknown key or a value of the wrong type, or it cannot be
+            written.
     """
     from espnet_hkd.overrides import check_setting, chosen_class, parse_setting
 
@@ -76,12 +77,23 @@ def configure(exp: Path, settings: Sequence[str]) -> list[str]:
     if _load(text, path) != config:
         raise ConfigError(
             f"cannot edit {path} without changing more than asked",
+            got=", ".join(settings),
+            wanted="a section that is written out: no anchors, aliases, repeated keys",
             remedy=f"edit it by hand: {', '.join(settings)}",
         )
-    _replace(path, text)
     now = datetime.datetime.now().astimezone().isoformat(timespec="seconds")
-    with (exp / RECORD).open("a", encoding="utf-8") as record:
-        record.writelines(f"{now} {change}\n" for change in changes)
+    try:
+        _replace(path, text)
+        with (exp / RECORD).open("a", encoding="utf-8") as record:
+            record.writelines(f"{now} {change}\n" for change in changes)
+    except OSError as error:
+        raise ConfigError(
+            f"cannot write {error.filename or path}",
+            got=error.strerror or error,
+            wanted="a folder one may write to, with enough room on its disk",
+            remedy="make room, or give yourself the right to write; config.yaml is "
+            "whole, old or new",
+        ) from error
     return changes
 
 
@@ -95,6 +107,7 @@ def _read(path: Path) -> str:
             f"cannot read {path}",
             got=f"{type(error).__name__}: {error}",
             wanted="an experiment folder with the config.yaml that training wrote",
+            remedy="correct the folder, or train first (stage 11)",
         ) from error
 
 
@@ -104,12 +117,18 @@ def _load(text: str, path: Path) -> dict[str, Any]:
     try:
         config = yaml.load(text, getattr(yaml, "CSafeLoader", yaml.SafeLoader))
     except yaml.YAMLError as error:
-        raise ConfigError(f"{path} is not YAML", got=error) from error
+        raise ConfigError(
+            f"{path} is not YAML",
+            got=error,
+            wanted="the config.yaml that training wrote",
+            remedy="undo what was last written into it",
+        ) from error
     if not isinstance(config, dict) or "token_list" not in config:
         raise ConfigError(
             f"{path} is not the configuration of a trained ASR model",
             got="no token_list",
             wanted="the config.yaml that training wrote",
+            remedy="give the experiment's folder in exp, not its conf/*.yaml",
         )
     return config
 

@@ -65,8 +65,10 @@ def _json(name: str, transcript: Transcript) -> str:
 
 
 def _ctm(name: str, transcript: Transcript) -> str:
+    # White space separates the columns.
+    recording = "_".join(Path(name).stem.split()) or "audio"
     return "\n".join(
-        f"{Path(name).stem} 1 {t.start:.2f} {t.end - t.start:.2f} {t.symbol} "
+        f"{recording} 1 {t.start:.2f} {t.end - t.start:.2f} {t.symbol} "
         f"{t.confidence:.2f}"
         for t in transcript.tokens
     )
@@ -109,6 +111,22 @@ def _clock(seconds: float) -> str:
     return f"{hours:02}:{minutes:02}:{whole:02},{milliseconds:03}"
 
 
+def _save(figure: Any, path: Path) -> None:
+    from espnet_hkd.errors import DataError
+
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        figure.savefig(path, dpi=120)
+    # matplotlib has ValueError for a format it does not know.
+    except (OSError, ValueError) as error:
+        raise DataError(
+            f"the plot {path} cannot be written",
+            got=error,
+            wanted="a .png, .pdf or .svg in a folder one may write to",
+            remedy="give another --plot",
+        ) from error
+
+
 FORMATS: dict[str, Callable[[str, Any], str]] = {
     "ctm": _ctm,
     "json": _json,
@@ -140,8 +158,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
             firing = recognizer.firing(args.audio[0])
             figure = plot_firing(firing, title=Path(args.audio[0]).stem)
-            args.plot.parent.mkdir(parents=True, exist_ok=True)
-            figure.savefig(args.plot, dpi=120)
+            _save(figure, args.plot)
     except HKDError as error:
         sys.exit(f"recognize: {error}")
 

@@ -89,6 +89,7 @@ def read_eval_set(
     if not folders:
         raise ConfigError(
             "There is no system to compare.",
+            got="no NAME=DIR",
             wanted="at least one NAME=DIR",
             remedy="name the decoding folders of stage 12 or the score folders of 13",
         )
@@ -97,6 +98,7 @@ def read_eval_set(
         if not Path(folder).is_dir():
             raise DataError(
                 f"There is no folder {folder}, which system {name!r} was to be in.",
+                got="a file" if Path(folder).exists() else "no such folder",
                 wanted="a decoding folder, such as exp/asr_hkd/decode_asr_model/test",
                 remedy="run the recipe's stages 12 and 13, or correct the path",
             )

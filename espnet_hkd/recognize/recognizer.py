@@ -11,9 +11,10 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 
+from espnet_hkd.checks import is_number, is_whole
 from espnet_hkd.errors import CheckpointError, ConfigError, DataError, SearchError
 from espnet_hkd.packed import check_classes, open_packed
-from espnet_hkd.recognize.audio import cut_at_silences, load_audio
+from espnet_hkd.recognize.audio import check_file, cut_at_silences, load_audio
 from espnet_hkd.recognize.records import Firing, TokenTime, Transcript
 
 logger = logging.getLogger(__name__)
@@ -45,7 +46,8 @@ class Recognizer:
     Example:
         >>> import espnet_hkd
         >>> recognizer = espnet_hkd.from_pretrained("model.zip")
-        >>> recognizer("speech.wav")[0].text
+        >>> (transcript,) = recognizer("speech.wav")
+        >>> text, times = transcript.text, transcript.tokens
     """
 
     def __init__(
@@ -141,7 +143,11 @@ class Recognizer:
             of up to nbest Transcripts for each, best first.
         """
         recordings = list(audio) if isinstance(audio, list | tuple) else [audio]
-        ctc_weight = self._options(beam, nbest, ctc_weight, tail)
+        ctc_weight = self._options(beam, nbest, ctc_weight, tail, batch_seconds)
+        # Before an hour's work on those that come first.
+        for recording in recordings:
+            if isinstance(recording, str | Path):
+                check_file(Path(recording))
         search = self._search(beam, ctc_weight)
         pieces = [
             piece
@@ -169,11 +175,16 @@ class Recognizer:
                 "a firing plot shows one utterance",
                 got=f"{len(samples) / self.sample_rate:.0f} s of audio",
                 wanted=f"at most {LONGEST_PIECE:.0f} s",
+                remedy="cut it, or give another recording",
             )
         hidden = self._encode_samples(samples)
         if hidden is None:
             raise DataError(
-                "the audio is too short to encode", got=f"{len(samples)} samples"
+                "the audio is too short to encode",
+                got=f"{len(samples)} samples",
+                wanted="a few encoder frames, each of "
+                f"{self.frame_seconds * self.sample_rate:.0f} samples",
+                remedy="give another recording",
             )
         decoder = self.model.decoder
         lengths = torch.tensor([len(hidden)], device=hidden.device)
@@ -192,26 +203,58 @@ class Recognizer:
         )
 
     def _options(
-        self, beam: int, nbest: int, ctc_weight: float | None, tail: float | None
+        self,
+        beam: Any,
+        nbest: Any,
+        ctc_weight: Any,
+        tail: Any,
+        batch_seconds: Any,
     ) -> float:
         """Check the options of a call and fill in the packed CTC weight."""
         if ctc_weight is None:
-            ctc_weight = float(self._inference_conf.get("ctc_weight", 0.0))
+            ctc_weight = self._inference_conf.get("ctc_weight", 0.0)
         for name, value, good, wanted in (
-            ("beam", beam, beam >= 1, "at least 1"),
-            ("nbest", nbest, 1 <= nbest <= beam, f"from 1 to the beam, {beam}"),
-            ("ctc_weight", ctc_weight, 0 <= ctc_weight < 1, "in [0, 1)"),
-            ("tail", tail, tail is None or 0 <= tail <= 1, "in [0, 1]"),
+            ("beam", beam, is_whole(beam) and beam >= 1, "a whole number above 0"),
+            (
+                "nbest",
+                nbest,
+                is_whole(nbest) and is_whole(beam) and 1 <= nbest <= beam,
+                f"a whole number from 1 to the beam, {beam}",
+            ),
+            (
+                "ctc_weight",
+                ctc_weight,
+                is_number(ctc_weight) and 0 <= ctc_weight < 1,
+                "a number in [0, 1)",
+            ),
+            (
+                "tail",
+                tail,
+                tail is None or (is_number(tail) and 0 <= tail <= 1),
+                "a number in [0, 1], or None for the model's",
+            ),
+            (
+                "batch_seconds",
+                batch_seconds,
+                is_number(batch_seconds) and 0 < batch_seconds < float("inf"),
+                "a number above 0",
+            ),
         ):
             if not good:
-                raise ConfigError(f"{name} is out of range", got=value, wanted=wanted)
+                raise ConfigError(
+                    f"{name} is out of range",
+                    got=repr(value),
+                    wanted=wanted,
+                    remedy=f"call again with another {name}",
+                )
         if ctc_weight > 0 and self.model.ctc_weight == 0:
             raise SearchError(
                 "CTC scores are asked for and the model has no CTC",
                 got=f"ctc_weight {ctc_weight}",
                 wanted="ctc_weight 0",
+                remedy="call again with ctc_weight=0",
             )
-        return ctc_weight
+        return float(ctc_weight)
 
     def _search(self, beam: int, ctc_weight: float) -> Any:
         from espnet2.legacy.nets.batch_beam_search import BatchBeamSearch

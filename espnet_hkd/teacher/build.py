@@ -25,6 +25,7 @@ from espnet_hkd.teacher.shard import (
     commit,
     damaged,
     file_sha256,
+    make_folder,
     shard_name,
     stage,
     stage_shard,
@@ -106,7 +107,7 @@ def build_store(
     for text in texts:
         key = text_key(text)
         groups[shard_of(key, count)][key] = text
-    folder.mkdir(parents=True, exist_ok=True)
+    make_folder(folder)
     numbers = range(count) if only is None else [only]
     done = kept = 0
     for index in numbers:
@@ -271,7 +272,12 @@ def _shard_count(
             )
         return part.count
     if asked is not None and asked < 1:
-        raise ConfigError("A store has one shard or more.", got=asked, wanted=">= 1")
+        raise ConfigError(
+            "A store has one shard or more.",
+            got=asked,
+            wanted="a whole number, at least 1",
+            remedy="correct --shards",
+        )
     return asked or max(1, -(-texts // TEXTS_PER_SHARD))
 
 

@@ -182,30 +182,54 @@ def stage(path: Path, chunks: Iterable[bytes | memoryview]) -> tuple[str, int]:
             os.fsync(file.fileno())
     except OSError as error:
         staged.unlink(missing_ok=True)
-        raise StoreError(
-            f"The teacher store cannot be written: {path}.",
-            got=error.strerror,
-            wanted="a folder one may write to, with enough room on its disk",
-            remedy="make room or give another --out, then run the same command again: "
-            "finished shards are kept",
-        ) from error
+        raise unwritable(path, error) from error
     return digest.hexdigest(), size
 
 
 def commit(path: Path) -> None:
     """Give a staged file its name; after a crash the old file or the new one is there,
-    whole."""
-    os.replace(_staged(path), path)
-    folder = os.open(path.parent, os.O_RDONLY)
+    whole.
+
+    Raises:
+        StoreError: The file system refused.
+    """
     try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)
+        os.replace(_staged(path), path)
+        folder = os.open(path.parent, os.O_RDONLY)
+        try:
+            os.fsync(folder)
+        finally:
+            os.close(folder)
+    except OSError as error:
+        raise unwritable(path, error) from error
+
+
+def make_folder(folder: Path) -> None:
+    """Make the folder of a store.
+
+    Raises:
+        StoreError: There is a file of that name, or one may not write there.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise unwritable(folder, error) from error
 
 
 def file_sha256(path: Path) -> str:
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def unwritable(path: Path, error: OSError) -> StoreError:
+    """The error for a place that cannot be written."""
+    return StoreError(
+        f"The teacher store cannot be written: {path}.",
+        got=error.strerror or error,
+        wanted="a folder one may write to, with enough room on its disk",
+        remedy="make room or give another --out, then run the same command again: "
+        "finished shards are kept",
+    )
 
 
 def damaged(path: Path, what: str) -> StoreError:

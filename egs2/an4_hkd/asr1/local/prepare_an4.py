@@ -66,6 +66,7 @@ def find_layout(corpus: Path, sets: list[str]) -> tuple[str, Path]:
     if not corpus.is_dir():
         raise DataError(
             f"The AN4 folder {corpus} does not exist",
+            got="a file" if corpus.exists() else "no such folder",
             wanted=f"a folder with {LAYOUTS}",
             remedy="AN4=DIR ./run.sh, or no AN4 at all for ESPnet's mini AN4",
         )
@@ -85,10 +86,14 @@ def find_layout(corpus: Path, sets: list[str]) -> tuple[str, Path]:
 
 def read_lines(path: Path) -> list[str]:
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
+        # Not splitlines(), which also cuts at characters that a transcript may hold.
+        lines = path.read_text(encoding="utf-8").split("\n")
     except (OSError, UnicodeDecodeError) as error:
         raise DataError(
-            f"{path} cannot be read", got=error, remedy="fetch the corpus again"
+            f"{path} cannot be read",
+            got=error,
+            wanted="a text file in UTF-8",
+            remedy="fetch the corpus again",
         ) from error
     return [line.strip() for line in lines if line.strip()]
 
@@ -158,6 +163,7 @@ def read_cmu(
     if len(train) <= ndev:
         raise DataError(
             f"The dev set would take all {len(train)} training utterances of {root}",
+            got=f"--ndev {ndev}",
             wanted=f"more than {ndev} training utterances",
             remedy="fetch the corpus again, or make the dev set smaller with --ndev",
         )
@@ -172,12 +178,16 @@ def read_table(path: Path) -> dict[str, str]:
     """A Kaldi table: id, white space, value (possibly empty)."""
     table: dict[str, str] = {}
     for line in read_lines(path):
-        id, _, value = line.partition(" ")
+        id, *rest = line.split(maxsplit=1)
+        value = rest[0] if rest else ""
         if id in table:
             raise DataError(
-                f"{path} has the utterance {id} twice", remedy="remove one of them"
+                f"{path} has the utterance {id} twice",
+                got=f"{table[id]!r} and {value!r}",
+                wanted="each id once",
+                remedy="remove one of them",
             )
-        table[id] = value.strip()
+        table[id] = value
     return table
 
 
@@ -224,6 +234,8 @@ def check_utterances(utterances: list[Utterance], fs: int) -> None:
         if not utterance.text.strip():
             raise DataError(
                 f"The transcript of {utterance.id} is empty",
+                got=repr(utterance.text),
+                wanted="words",
                 remedy="write down what is said, or remove the utterance",
             )
         audio = utterance.audio
@@ -233,6 +245,7 @@ def check_utterances(utterances: list[Utterance], fs: int) -> None:
             raise DataError(
                 "Kaldi's wav.scp cannot hold a path with a space",
                 got=repr(audio),
+                wanted="a path without white space",
                 remedy="move the corpus, or give it by a link without spaces",
             )
         try:
@@ -248,6 +261,8 @@ def check_utterances(utterances: list[Utterance], fs: int) -> None:
         if info.frames == 0:
             raise DataError(
                 f"The audio of {utterance.id} holds no samples: {audio}",
+                got="0 samples",
+                wanted="speech",
                 remedy="fetch the corpus again",
             )
         if info.samplerate < fs or info.channels != 1:

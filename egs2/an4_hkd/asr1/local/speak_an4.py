@@ -233,6 +233,8 @@ def check_programs() -> None:
         if shutil.which(program) is None:
             raise DataError(
                 f"{program} is missing: it makes the demo's speech",
+                got="no such program on PATH",
+                wanted="espeak-ng and sox",
                 remedy=f"apt-get install {program}",
             )
 

@@ -1,0 +1,126 @@
+"""Audio of any kind becomes the model's, or an error that names what it is."""
+
+from __future__ import annotations
+
+import itertools
+
+import numpy as np
+import pytest
+import soundfile
+import torch
+
+from espnet_hkd.errors import DataError
+from espnet_hkd.recognize.audio import check_file, cut_at_silences, load_audio
+from tests.small_models import speech
+
+RATE = 16000
+TONE = 0.5 * np.sin(2 * np.pi * 440 * np.arange(RATE) / RATE)
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        pytest.param(TONE, id="float64"),
+        pytest.param(TONE.astype(np.float16), id="float16"),
+        pytest.param((TONE * 2**15).astype(np.int16), id="int16"),
+        pytest.param((TONE * 2**31).astype(np.int32), id="int32"),
+        pytest.param(torch.from_numpy(TONE), id="tensor"),
+        pytest.param(TONE.tolist(), id="list"),
+        pytest.param(np.stack([TONE, TONE], axis=1), id="stereo"),
+        pytest.param(TONE[:, None], id="one column"),
+        pytest.param(np.asfortranarray(np.stack([TONE] * 2, 1)), id="fortran order"),
+    ],
+)
+def test_arrays_of_every_kind_are_the_same_speech(given):
+    samples = load_audio(given, RATE, RATE)
+    assert samples.dtype == np.float32
+    assert samples.shape == (RATE,)
+    np.testing.assert_allclose(samples, TONE, atol=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        pytest.param((128 + 100 * TONE).astype(np.uint8), "uint8", id="uint8"),
+        pytest.param(TONE > 0, "bool", id="bool"),
+        pytest.param(TONE.astype(complex), "complex", id="complex"),
+        pytest.param(np.stack([TONE, TONE]), r"array\.T", id="channels first"),
+        pytest.param(TONE[None, None], r"\(1, 1, 16000\)", id="three axes"),
+        pytest.param(np.float32(0.1), r"shape \(\)", id="a number"),
+        pytest.param(None, "object", id="None"),
+        pytest.param(b"one.wav", "signed integers", id="bytes"),
+        pytest.param([[0.1], [0.1, 0.2]], "cannot be made", id="ragged"),
+        pytest.param(torch.zeros(9).bfloat16(), r"float\(\)\.cpu", id="bfloat16"),
+        pytest.param(np.array([0.0, np.nan]), "NaN", id="NaN"),
+        pytest.param(np.array([0.0, -np.inf]), "inf", id="inf"),
+        pytest.param(np.full(9, 1e300), "inf", id="beyond float32"),
+    ],
+)
+def test_what_is_no_audio_is_named(given, said):
+    with pytest.raises(DataError, match=said) as caught:
+        load_audio(given, RATE, RATE)
+    assert caught.value.remedy
+
+
+@pytest.mark.parametrize(
+    "rate", [None, 0, -16000, 1, 10**9, float("nan"), "16000", True], ids=repr
+)
+def test_an_array_needs_a_rate_that_can_be(rate):
+    with pytest.raises(DataError, match=r"sample rate(.|\n)*sample_rate=16000"):
+        load_audio(TONE, rate, RATE)
+
+
+@pytest.mark.parametrize("given", [8000, 44100.0, np.int64(48000)], ids=repr)
+def test_other_rates_are_resampled(given):
+    seconds = np.arange(int(given)) / given
+    samples = load_audio(0.5 * np.sin(2 * np.pi * 440 * seconds), given, RATE)
+    assert len(samples) == pytest.approx(RATE, abs=2)
+    middle = slice(RATE // 4, RATE // 2)
+    np.testing.assert_allclose(samples[middle], TONE[middle], atol=0.01)
+
+
+@pytest.mark.parametrize("rate", [8000, RATE])
+@pytest.mark.parametrize("shape", [(0,), (0, 2)], ids=str)
+def test_nothing_stays_nothing(shape, rate):
+    assert load_audio(np.zeros(shape), rate, RATE).shape == (0,)
+
+
+@pytest.mark.parametrize(
+    ("subtype", "rate"), [("PCM_U8", 16000), ("PCM_24", 44100), ("FLOAT", 8000)]
+)
+def test_files_with_any_name_are_read(tmp_path, subtype, rate):
+    path = tmp_path / "два слова 你好.wav"
+    samples = speech(0.5, rate=rate)
+    soundfile.write(path, np.stack([samples] * 2, axis=1), rate, subtype=subtype)
+    check_file(path)
+    assert len(load_audio(str(path), None, RATE)) == pytest.approx(RATE / 2, abs=2)
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "said"),
+    [
+        ("gone.wav", None, "no such file"),
+        ("empty.wav", b"", "cannot be read"),
+        ("text.wav", b"not audio", "cannot be read"),
+        ("cut.flac", b"fLaC\0\0\0\x22", "cannot be read"),
+    ],
+)
+def test_a_file_that_is_none_is_named_with_its_path(tmp_path, name, content, said):
+    if content is not None:
+        (tmp_path / name).write_bytes(content)
+    for look in (lambda p: load_audio(p, None, RATE), check_file):
+        with pytest.raises(DataError, match=rf"{name}(.|\n)*{said}|{said}") as caught:
+            look(tmp_path / name)
+        assert name in str(caught.value)
+    with pytest.raises(DataError, match="a folder"):
+        check_file(tmp_path)
+
+
+@pytest.mark.parametrize("value", [0.0, 1.0], ids=["silence", "one loudness"])
+@pytest.mark.parametrize("seconds", [30.0, 30.01, 61.3, 600.0])
+def test_audio_without_any_pause_is_cut_all_the_same(value, seconds):
+    samples = np.full(int(seconds * 1000), value, np.float32)
+    pieces = cut_at_silences(samples, 1000, 30.0)
+    assert pieces[0][0] == 0 and pieces[-1][1] == len(samples)
+    assert all(a[1] == b[0] for a, b in itertools.pairwise(pieces))
+    assert all(0 < last - first <= 30_000 for first, last in pieces)
