@@ -89,7 +89,8 @@ check_teacher() {
 # How many tokens a frame holds, which is what initial_weight should begin with.
 show_tokens_per_frame() {
     local stats
-    stats=$(packing_command "$@" | sed -n 's:.* \([^ ]*\)/feats_stats.npz.*:\1:p')
+    # Statistics are packed only with global_mvn, but they always lie there.
+    stats=$(packing_command "$@" --feats_normalize global_mvn | sed -n 's:.* \([^ ]*\)/feats_stats.npz.*:\1:p')
     [ -z "${stats}" ] || python3 "${hkd_root}/tools/tokens_per_frame.py" "${stats}" \
         --config "$(option asr_config "" "$@")"
 }

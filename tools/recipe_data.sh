@@ -32,9 +32,9 @@ store_teacher() {
 }
 
 # prepare_as_espnet RECIPE NAME=DIR [--OPTION VALUE]...: run the data preparation of
-# ESPnet's egs2/RECIPE on the corpus that its db.sh would name. It works in a folder of
-# its own, whose sets come here when all are made. It downloads only if `download` is
-# true: to its scripts, a corpus unpacked by hand would look incomplete.
+# ESPnet's egs2/RECIPE on the corpus that its db.sh would name, which is all there. It
+# works in a folder of its own, whose sets come here when all are made. Nothing is
+# downloaded: a corpus unpacked by hand would look incomplete to its scripts.
 prepare_as_espnet() {
     local recipe=$1 db=$2 work each
     shift 2
@@ -43,11 +43,9 @@ prepare_as_espnet() {
     mkdir -p "${work}/local"
     ln -s "$(get_espnet.sh)/egs2/${recipe}/asr1/local"/*.sh "${work}/local"
     ln -s "$(realpath utils)" "${work}/utils"
-    if [ "${download:-false}" != true ]; then
-        rm "${work}/local/download_and_untar.sh"
-        printf '#!/bin/sh\n' >"${work}/local/download_and_untar.sh"
-        chmod +x "${work}/local/download_and_untar.sh"
-    fi
+    rm "${work}/local/download_and_untar.sh"
+    printf '#!/bin/sh\n' >"${work}/local/download_and_untar.sh"
+    chmod +x "${work}/local/download_and_untar.sh"
     echo "${db}" >"${work}/db.sh"
     # Programs are on PATH already.
     touch "${work}/path.sh" "${work}/cmd.sh"
