@@ -71,6 +71,16 @@ def make_recipe(folder: Path, recipe: Path = RECIPE) -> Path:
     return folder
 
 
+def run_stages(
+    recipe: Path, first: int, last: int, *options: str, **changes: str | None
+) -> str:
+    """Run stages of a recipe's work folder; what it printed."""
+    stages = ("--stage", str(first), "--stop_stage", str(last))
+    done = run(recipe / "run.sh", *options, *stages, **changes)
+    assert done.returncode == 0, f"{done.stdout[-3000:]}\n{done.stderr[-3000:]}"
+    return done.stdout
+
+
 def write_audio(path: Path, *, rate: int = 16000, seconds: float = 0.1) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     noise = np.random.default_rng(0).normal(0.0, 0.1, int(rate * seconds))
