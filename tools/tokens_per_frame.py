@@ -1,31 +1,46 @@
 #!/usr/bin/env python3
-"""Print the tokens per encoder frame of a training set, from stage 10's shapes.
+"""Compare a training set's tokens with its encoder frames, from stage 10's shapes.
 
-It is the mean weight that CIF has to reach: a model whose `initial_weight` begins
-there fires about as often as it should from the first update on.
+Tokens per frame are the mean weight that CIF has to reach: a model whose
+`initial_weight` begins there fires about as often as it should from the first update
+on. An utterance with more tokens than frames can never be recognised in full, for a
+frame's weight is below 1, nor has CTC a path through it.
 """
 
 from __future__ import annotations
 
 import argparse
+import os
+import shlex
+import shutil
 import sys
 from pathlib import Path
+from typing import NamedTuple
 
 import yaml
+from espnet2.utils.nested_dict_action import NestedDictAction
 
-from espnet_hkd.errors import ConfigError, HKDError
+from espnet_hkd.errors import ConfigError, DataError, HKDError
 
-# Input frames per encoder frame of ESPnet's input layers.
-SUBSAMPLING = {
-    "conv2d": 4,
-    "conv2d1": 1,
-    "conv2d2": 2,
-    "conv2d6": 6,
-    "conv2d8": 8,
-    "linear": 1,
+# Kernels and strides of ESPnet's input layers, none padded.
+INPUT_LAYERS = {
+    "linear": (),
+    "conv1d1": ((3, 1), (3, 1)),
+    "conv1d2": ((3, 1), (3, 2)),
+    "conv1d3": ((3, 1), (5, 3)),
+    "conv2d1": ((3, 1), (3, 1)),
+    "conv2d2": ((3, 2), (3, 1)),
+    "conv2d": ((3, 2), (3, 2)),
+    "conv2d6": ((3, 2), (5, 3)),
+    "conv2d8": ((3, 2), (3, 2), (3, 2)),
 }
-OURS = {"hkd_pooled_conformer": 8}
+ENCODERS = ("transformer", "conformer", "branchformer", "e_branchformer")
+POOLED = "hkd_pooled_conformer"
 DEFAULT_HOP = 128  # samples, ESPnet's default frontend
+LONG_TEXTS = ("stop", "skip", "keep")
+# The shapes as stage 10 left them, where some utterances have been left out.
+ALL = ".all"
+SHOWN = 5
 
 
 def get_parser() -> argparse.ArgumentParser:
@@ -35,51 +50,225 @@ def get_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("stats", type=Path, help="exp/asr_stats_*/train")
     parser.add_argument("--config", type=Path, required=True, help="the training YAML")
+    parser.add_argument(
+        "--asr_args", default="", help="asr_train's options that override it"
+    )
+    parser.add_argument(
+        "--long_texts",
+        choices=LONG_TEXTS,
+        default="stop",
+        help="if utterances have more tokens than frames: stop, train without them "
+        "(skip), or train with them (keep)",
+    )
     return parser
 
 
-def total_length(shapes: Path) -> tuple[int, int]:
-    """Utterances of a shape file and the sum of their first dimensions."""
-    lengths = [
-        int(line.split()[1].split(",")[0])
-        for line in shapes.read_text(encoding="utf-8").splitlines()
-    ]
-    return len(lengths), sum(lengths)
+class Utterance(NamedTuple):
+    """Samples of audio (or frames of features) and target tokens, eos included."""
+
+    id: str
+    size: int
+    tokens: int
 
 
-def samples_per_frame(config: dict) -> int:
-    """Audio samples that one encoder frame stands for."""
-    hop = (config.get("frontend_conf") or {}).get("hop_length", DEFAULT_HOP)
-    layer = (config.get("encoder_conf") or {}).get("input_layer", "conv2d")
-    factor = OURS.get(config.get("encoder", ""), SUBSAMPLING.get(layer))
-    if factor is None:
-        raise ConfigError(
-            f"The frame rate of input_layer {layer} is not known here",
-            wanted=", ".join(SUBSAMPLING),
+class FrameRate(NamedTuple):
+    """How an encoder gets its frames from audio.
+
+    Attributes:
+        name: What the configuration calls it.
+        hop: Samples between feature frames; None: the data are features.
+        convolutions: Kernels and strides over time, without padding.
+        poolings: Poolings by two after them, the last frame alone if need be.
+    """
+
+    name: str
+    hop: int | None
+    convolutions: tuple[tuple[int, int], ...]
+    poolings: int = 0
+
+    def frames(self, size: int) -> int:
+        """Encoder frames of so many samples (or feature frames)."""
+        frames = size if self.hop is None else size // self.hop + 1
+        for kernel, stride in self.convolutions:
+            frames = max((frames - kernel) // stride + 1, 0)
+        for _ in range(self.poolings):
+            frames = (frames + 1) // 2
+        return frames
+
+
+def read_config(path: Path, asr_args: str = "") -> dict:
+    """The parts of a training YAML that count here, command line options included."""
+    config = yaml.safe_load(path.read_text(encoding="utf-8"))
+    parser = argparse.ArgumentParser(allow_abbrev=False)
+    for part in ("frontend", "encoder"):
+        parser.add_argument(f"--{part}", default=config.get(part))
+        parser.add_argument(
+            f"--{part}_conf",
+            action=NestedDictAction,
+            default=config.get(f"{part}_conf") or {},
         )
-    return hop * factor
+    known, _ = parser.parse_known_args(shlex.split(asr_args))
+    return {**config, **vars(known)}
 
 
-def tokens_per_frame(stats: Path, config: dict) -> float:
+def frame_rate(config: dict, features: bool = False) -> FrameRate:
+    """The encoder's frames.
+
+    Args:
+        config: The training configuration.
+        features: The data are features, not audio.
+
+    Raises:
+        ConfigError: They are not known here.
+    """
+    frontend = config.get("frontend") or "default"
+    encoder = config.get("encoder") or "rnn"
+    conf = config.get("encoder_conf") or {}
+    layer = conf.get("input_layer", "conv2d")
+    hop = None
+    if not features:
+        if frontend != "default":
+            raise ConfigError(
+                f"the frame rate of frontend {frontend} is not known here",
+                wanted="default",
+            )
+        hop = (config.get("frontend_conf") or {}).get("hop_length", DEFAULT_HOP)
+    if encoder == POOLED:
+        return FrameRate(encoder, hop, ((3, 2),), len(conf.get("pool_after", (5, 10))))
+    if encoder not in ENCODERS or layer not in INPUT_LAYERS:
+        raise ConfigError(
+            "the encoder's frame rate is not known here",
+            got=f"encoder {encoder}, input_layer {layer}",
+            wanted=f"encoder {', '.join(ENCODERS)} with input_layer "
+            f"{', '.join(INPUT_LAYERS)}; or encoder {POOLED}",
+        )
+    return FrameRate(layer, hop, INPUT_LAYERS[layer])
+
+
+def original(shapes: Path) -> Path:
+    """Where the shapes stand as stage 10 left them."""
+    kept = shapes.with_name(shapes.name + ALL)
+    return kept if kept.exists() else shapes
+
+
+def read_shapes(stats: Path) -> tuple[list[Utterance], bool]:
+    """The utterances of `train` or `valid`, and whether the data are features."""
+    tables = []
+    for name in ("speech_shape", "text_shape"):
+        lines = original(stats / name).read_text(encoding="utf-8").splitlines()
+        tables.append(dict(line.split(maxsplit=1) for line in lines))
+    sizes, texts = tables
+    utterances = [
+        Utterance(id, int(sizes[id].split(",")[0]), int(text.split(",")[0]) + 1)
+        for id, text in texts.items()
+    ]
+    return utterances, any("," in size for size in sizes.values())
+
+
+def tokens_per_frame(utterances: list[Utterance], rate: FrameRate) -> float:
     """Target tokens, end of sentence included, over encoder frames."""
-    utterances, tokens = total_length(stats / "text_shape")
-    _, samples = total_length(stats / "speech_shape")
-    return (tokens + utterances) * samples_per_frame(config) / samples
+    frames = sum(rate.frames(utterance.size) for utterance in utterances)
+    return sum(utterance.tokens for utterance in utterances) / max(frames, 1)
+
+
+def too_long(utterances: list[Utterance], rate: FrameRate) -> list[Utterance]:
+    """Those with more tokens than frames."""
+    return [u for u in utterances if u.tokens > rate.frames(u.size)]
+
+
+def describe(utterances: list[Utterance], rate: FrameRate, folder: Path) -> DataError:
+    """Say which texts are too long, and what would help."""
+    long = too_long(utterances, rate)
+    named = [
+        f"{u.id} ({u.tokens} tokens, {rate.frames(u.size)} frames)"
+        for u in long[:SHOWN]
+    ]
+    if len(long) > SHOWN:
+        named.append(f"and {len(long) - SHOWN} more")
+    finer = {}
+    for name in ("conv2d6", "conv2d", "conv2d2"):
+        other = rate._replace(name=name, convolutions=INPUT_LAYERS[name], poolings=0)
+        left = len(too_long(utterances, other))
+        if left < len(long):
+            finer[name] = left
+    helps = ", ".join(f"{left} are left with {name}" for name, left in finer.items())
+    return DataError(
+        f"{len(long)} of {len(utterances)} utterances in {folder} have more tokens "
+        f"(end of sentence included) than {rate.name} gives frames",
+        got=", ".join(named),
+        wanted="a frame for each token: at recognition a frame ends one at most, and "
+        "CTC has no path through fewer",
+        remedy="an encoder that subsamples less"
+        + (f" (input_layer: {helps})" if helps else "")
+        + ", or longer units; --long_texts skip trains without these utterances, "
+        "--long_texts keep with them",
+    )
+
+
+def leave_out(stats: Path, ids: set[str]) -> None:
+    """Take utterances out of the shape files, by which ESPnet chooses; or none."""
+    for shapes in sorted(stats.glob("*_shape*")):
+        if shapes.name.endswith(ALL):
+            continue
+        source = original(shapes)
+        if not ids:
+            if source != shapes:
+                os.replace(source, shapes)
+            continue
+        lines = source.read_text(encoding="utf-8").splitlines(keepends=True)
+        kept = [line for line in lines if line.split(maxsplit=1)[0] not in ids]
+        temporary = shapes.with_name(f".{shapes.name}.{os.getpid()}")
+        if source == shapes:
+            shutil.copyfile(shapes, temporary)
+            os.replace(temporary, shapes.with_name(shapes.name + ALL))
+        temporary.write_text("".join(kept), encoding="utf-8")
+        os.replace(temporary, shapes)
+
+
+def check(stats: Path, config: dict, long_texts: str) -> list[str]:
+    """Compare tokens and frames, and treat texts that are too long.
+
+    Args:
+        stats: Stage 10's folder of the training set.
+        config: The training configuration.
+        long_texts: What to do about them, one of LONG_TEXTS.
+
+    Returns:
+        What was found and done, line by line.
+
+    Raises:
+        ConfigError: The encoder's frames are not known.
+        DataError: There are such texts, and `long_texts` is "stop".
+    """
+    utterances, features = read_shapes(stats)
+    rate = frame_rate(config, features)
+    used = (config.get("decoder_conf") or {}).get("initial_weight", "its default")
+    lines = [
+        f"{stats}: {tokens_per_frame(utterances, rate):.3f} tokens per encoder frame; "
+        f"initial_weight is {used}"
+    ]
+    long = too_long(utterances, rate)
+    if long and long_texts == "stop":
+        raise describe(utterances, rate, stats)
+    leave_out(stats, {u.id for u in long} if long_texts == "skip" else set())
+    if long:
+        done = {"skip": "left out of the training", "keep": "kept"}[long_texts]
+        lines += str(describe(utterances, rate, stats)).splitlines()[:2]
+        lines.append(f"  {done}: --long_texts {long_texts}")
+    return lines
 
 
 def main(argv: list[str] | None = None) -> int:
     args = get_parser().parse_args(argv)
-    config = yaml.safe_load(args.config.read_text(encoding="utf-8"))
+    config = read_config(args.config, args.asr_args)
     try:
-        rate = tokens_per_frame(args.stats, config)
+        print("\n".join(check(args.stats, config, args.long_texts)))
+    except ConfigError as error:
+        # A frontend or encoder of someone's own is no reason not to train.
+        print(f"{Path(__file__).name}: nothing is checked: {error}", file=sys.stderr)
     except HKDError as error:
         print(f"{Path(__file__).name}: {error}", file=sys.stderr)
         return 1
-    used = (config.get("decoder_conf") or {}).get("initial_weight", "its default")
-    print(
-        f"{args.stats}: {rate:.3f} tokens per encoder frame; "
-        f"initial_weight in {args.config} is {used}"
-    )
     return 0
 
 
