@@ -1,7 +1,7 @@
 # Every target makes .venv first, where that is still to do: `make test` and
 # `make demo` work as the first command in a fresh clone.
 
-.PHONY: setup lint test demo
+.PHONY: setup lint test demo recipes
 
 # Tests start many processes; each with all the threads would be slower.
 export OMP_NUM_THREADS ?= 1
@@ -22,3 +22,7 @@ test: lint
 
 demo: setup
 	@$(IN_VENV) tools/demo.sh
+
+# The recipes of large corpora, stages 1 to 14, on small trees of the same layouts.
+recipes: setup
+	@$(IN_VENV) tools/try_recipes.sh

@@ -14,6 +14,7 @@ import soundfile
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 RECIPE = REPOSITORY / "egs2" / "an4_hkd" / "asr1"
+CORPORA = ("AISHELL", "AN4", "LIBRISPEECH")
 TOOLS = REPOSITORY / "tools"
 
 TRAIN = ("an1-spka-b", "an2-spka-b", "cen1-spkb-b", "cen2-spkb-b")
@@ -33,7 +34,9 @@ def load_program(path: Path) -> ModuleType:
 
 def environment(**changes: str | None) -> dict[str, str]:
     """The environment of a user whose python3 is the one that runs the tests."""
-    inherited = {name: value for name, value in os.environ.items() if name != "AN4"}
+    inherited = {
+        name: value for name, value in os.environ.items() if name not in CORPORA
+    }
     inherited["PATH"] = f"{Path(sys.executable).parent}:{inherited['PATH']}"
     inherited["PYTHONPATH"] = str(REPOSITORY)
     inherited["OMP_NUM_THREADS"] = "1"
@@ -66,6 +69,16 @@ def make_recipe(folder: Path, recipe: Path = RECIPE) -> Path:
         if path.name in ("run.sh", "path.sh", "cmd.sh", "local", "conf"):
             (folder / path.name).symlink_to(path)
     return folder
+
+
+def run_stages(
+    recipe: Path, first: int, last: int, *options: str, **changes: str | None
+) -> str:
+    """Run stages of a recipe's work folder; what it printed."""
+    stages = ("--stage", str(first), "--stop_stage", str(last))
+    done = run(recipe / "run.sh", *options, *stages, **changes)
+    assert done.returncode == 0, f"{done.stdout[-3000:]}\n{done.stderr[-3000:]}"
+    return done.stdout
 
 
 def write_audio(path: Path, *, rate: int = 16000, seconds: float = 0.1) -> None:

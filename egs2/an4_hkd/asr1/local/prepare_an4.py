@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from espnet_hkd.errors import DataError, HKDError
+from tools.corpus import check_audio, read_lines, some
 
 AUDIO_FOLDERS = {"train": "an4_clstk", "test": "an4test_clstk"}
 AUDIO_SUFFIXES = (".sph", ".wav", ".flac")
@@ -84,26 +85,6 @@ def find_layout(corpus: Path, sets: list[str]) -> tuple[str, Path]:
     )
 
 
-def read_lines(path: Path) -> list[str]:
-    try:
-        # Not splitlines(), which also cuts at characters that a transcript may hold.
-        lines = path.read_text(encoding="utf-8").split("\n")
-    except (OSError, UnicodeDecodeError) as error:
-        raise DataError(
-            f"{path} cannot be read",
-            got=error,
-            wanted="a text file in UTF-8",
-            remedy="fetch the corpus again",
-        ) from error
-    return [line.strip() for line in lines if line.strip()]
-
-
-def some(names: list[str]) -> str:
-    """The first few of many names."""
-    shown = ", ".join(sorted(names)[:3])
-    return shown if len(names) <= 3 else f"{shown} and {len(names) - 3} more"
-
-
 def read_cmu_part(
     root: Path, part: str, *, skip_untranscribed: bool = False
 ) -> list[Utterance]:
@@ -147,7 +128,7 @@ def read_cmu_part(
         raise DataError(
             f"{len(audio)} audio files under {folder} have no transcript: the corpus "
             "is not complete",
-            got=some(list(audio)),
+            got=some(audio),
             wanted=f"a line in {source} for each",
             remedy="fetch the corpus again",
         )
@@ -211,7 +192,7 @@ def read_kaldi_set(root: Path, name: str) -> list[Utterance]:
             raise DataError(
                 f"text and {file} of {folder} name different utterances: the set is "
                 "not complete",
-                got=f"only in one of them: {some(list(odd))}",
+                got=f"only in one of them: {some(odd)}",
                 wanted="the same ids in both",
                 remedy="fetch the corpus again",
             )
@@ -228,8 +209,6 @@ def locate(root: Path, audio: str) -> str:
 
 def check_utterances(utterances: list[Utterance], fs: int) -> None:
     """Refuse what would fail, or do harm unseen, many stages later."""
-    import soundfile
-
     for utterance in utterances:
         if not utterance.text.strip():
             raise DataError(
@@ -238,41 +217,8 @@ def check_utterances(utterances: list[Utterance], fs: int) -> None:
                 wanted="words",
                 remedy="write down what is said, or remove the utterance",
             )
-        audio = utterance.audio
-        if audio.endswith("|"):
-            continue
-        if any(character.isspace() for character in audio):
-            raise DataError(
-                "Kaldi's wav.scp cannot hold a path with a space",
-                got=repr(audio),
-                wanted="a path without white space",
-                remedy="move the corpus, or give it by a link without spaces",
-            )
-        try:
-            info = soundfile.info(audio)
-        except (OSError, RuntimeError) as error:
-            size = Path(audio).stat().st_size if Path(audio).is_file() else None
-            raise DataError(
-                f"The audio of {utterance.id} cannot be read: {audio}",
-                got={None: "no such file", 0: "an empty file"}.get(size, error),
-                wanted="an uncompressed .sph, .wav or .flac file",
-                remedy="fetch the corpus again",
-            ) from error
-        if info.frames == 0:
-            raise DataError(
-                f"The audio of {utterance.id} holds no samples: {audio}",
-                got="0 samples",
-                wanted="speech",
-                remedy="fetch the corpus again",
-            )
-        if info.samplerate < fs or info.channels != 1:
-            raise DataError(
-                f"The audio of {utterance.id} does not fit this recipe: {audio}",
-                got=f"{info.samplerate} Hz, {info.channels} channel(s)",
-                wanted=f"{fs} Hz or more, one channel",
-                remedy="give another corpus; for narrow-band speech train with "
-                '--fs 8k --local_data_opts "--fs 8000"',
-            )
+        if not utterance.audio.endswith("|"):
+            check_audio(utterance.id, utterance.audio, fs)
 
 
 def write_set(folder: Path, utterances: list[Utterance]) -> None:

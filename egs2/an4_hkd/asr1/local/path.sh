@@ -1,1 +1,0 @@
-# Settings of one site: sourced last by path.sh, empty as it comes.
