@@ -88,6 +88,7 @@ def find_audio(audio: str, folder: Path) -> Path:
             return path
     raise DataError(
         f"The length of {audio} in {folder} cannot be had",
+        got="no such file",
         wanted="an audio file, or utt2num_samples in the set (stage 3 writes it)",
         remedy="give the set in dump/raw",
     )
@@ -111,7 +112,12 @@ def read_set(folder: Path) -> list[Sentence]:
             info = soundfile.info(str(find_audio(audio, folder)))
             sizes[id] = info.frames * SAMPLE_RATE // info.samplerate
     if absent := sorted(texts.keys() - sizes.keys()):
-        raise DataError(f"{len(absent)} texts of {folder} have no audio", got=absent[0])
+        raise DataError(
+            f"{len(absent)} texts of {folder} have no audio",
+            got=absent[0],
+            wanted="audio for each text",
+            remedy="give a whole set",
+        )
     return [Sentence(id, sizes[id], text) for id, text in texts.items()]
 
 
@@ -141,6 +147,7 @@ def train_pieces(sentences: list[str], size: int, mode: str, model: Path) -> Non
         raise ConfigError(
             f"No {size} pieces can be trained on {len(sentences)} sentences",
             got=str(error).strip().splitlines()[-1],
+            wanted="a number of pieces that the text can fill",
             remedy="another number, or more text for --train",
         ) from error
 
@@ -159,6 +166,7 @@ def cutter(unit: str, model: Path | None = None) -> Callable[[str], Sequence[str
     if not model.is_file():
         raise ConfigError(
             f"{unit} is no unit",
+            got="no such file",
             wanted="a sentencepiece model, a number of pieces, char or word",
             remedy="correct --units",
         )
@@ -229,7 +237,10 @@ def compare(args: argparse.Namespace) -> str:
             if unit.isdigit():
                 if not args.train:
                     raise ConfigError(
-                        f"{unit} pieces have to be trained", wanted="--train SET..."
+                        f"{unit} pieces have to be trained",
+                        got="no text to train on",
+                        wanted="--train SET...",
+                        remedy="give the training set, or a trained model in --units",
                     )
                 material = [
                     text for path in args.train for text in read_sentences(path)

@@ -172,7 +172,10 @@ def train(
     rows = [row for row in rows if 3 <= len(row) <= positions]
     if len(rows) < 20:
         raise ConfigError(
-            "A language model needs more text", got=f"{len(rows)} texts", wanted="20"
+            "A language model needs more text",
+            got=f"{len(rows)} texts",
+            wanted="20",
+            remedy="give a longer --text",
         )
     held_out, rows = rows[::20], [row for n, row in enumerate(rows) if n % 20]
     vocabulary = tokenizer.get_vocab_size()

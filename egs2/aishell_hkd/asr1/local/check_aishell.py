@@ -50,6 +50,7 @@ def find_corpus(corpus: str) -> Path:
     if not corpus:
         raise DataError(
             "AISHELL names no folder",
+            got="nothing",
             wanted=f"the folder with {LAYOUT}",
             remedy="AISHELL=DIR ./run.sh, or to fetch the corpus (15 GB): "
             './run.sh --local_data_opts "--download true"',
@@ -58,6 +59,7 @@ def find_corpus(corpus: str) -> Path:
     if not root.is_dir():
         raise DataError(
             f"The AISHELL folder {root} does not exist",
+            got="no such folder",
             wanted=f"the folder with {LAYOUT}",
             remedy="AISHELL=DIR ./run.sh",
         )
@@ -73,6 +75,7 @@ def find_corpus(corpus: str) -> Path:
     if not data.is_dir() and (root / "data_aishell.tgz").is_file():
         raise DataError(
             f"{root / 'data_aishell.tgz'} is not unpacked",
+            got="the archive and no folder data_aishell beside it",
             wanted=LAYOUT,
             remedy=f"tar -xzf data_aishell.tgz in {root}",
         )
@@ -138,6 +141,7 @@ def read_transcripts(path: Path) -> dict[str, str]:
     if not path.is_file():
         raise DataError(
             f"The transcripts {path} are missing: the corpus is not whole",
+            got="no such file",
             wanted=LAYOUT,
             remedy=FETCH,
         )
@@ -181,7 +185,12 @@ def check_pairs(audio: dict[str, dict[str, Path]], texts: dict[str, str]) -> Non
         )
     for name, each in audio.items():
         if each.keys().isdisjoint(texts):
-            raise DataError(f"No recording of {name} has a transcript", remedy=FETCH)
+            raise DataError(
+                f"No recording of {name} has a transcript",
+                got=f"{len(each)} recordings and {len(texts)} transcripts",
+                wanted="transcripts of these recordings",
+                remedy=FETCH,
+            )
 
 
 def check_recordings(audio: dict[str, dict[str, Path]], fs: int) -> None:

@@ -63,6 +63,7 @@ def find_corpus(corpus: str) -> Path:
     if not corpus:
         raise DataError(
             "LIBRISPEECH names no folder",
+            got="nothing",
             wanted=f"the folder with {LAYOUT}",
             remedy="LIBRISPEECH=DIR ./run.sh, or to fetch the corpus (about 8 GB for "
             '100 hours): ./run.sh --local_data_opts "--download true"',
@@ -71,6 +72,7 @@ def find_corpus(corpus: str) -> Path:
     if not root.is_dir():
         raise DataError(
             f"The LibriSpeech folder {root} does not exist",
+            got="no such folder",
             wanted=f"the folder with {LAYOUT}",
             remedy="LIBRISPEECH=DIR ./run.sh",
         )
@@ -111,7 +113,10 @@ def read_speakers(data: Path) -> dict[str, set[str]]:
     path = data / "SPEAKERS.TXT"
     if not path.is_file():
         raise DataError(
-            f"{path} is missing", got=listed(data), remedy=fetch("one of the parts")
+            f"{path} is missing",
+            got=listed(data),
+            wanted="the list of readers, which every part brings",
+            remedy=fetch("one of the parts"),
         )
     readers = defaultdict(set)
     for line in read_lines(path):
@@ -155,6 +160,7 @@ def read_chapter(folder: Path, part: str) -> Chapter:
     if not folder.name.isdigit():
         raise DataError(
             f"{folder} is no chapter",
+            got=f"a folder named {folder.name}",
             wanted=LAYOUT,
             remedy=f"remove it, or {fetch(part)}",
         )
@@ -178,7 +184,12 @@ def read_chapter(folder: Path, part: str) -> Chapter:
             )
         texts[id] = text
     if not texts:
-        raise DataError(f"{source} is empty", wanted="a transcript", remedy=fetch(part))
+        raise DataError(
+            f"{source} is empty",
+            got="no line",
+            wanted="a transcript",
+            remedy=fetch(part),
+        )
     audio = {path.stem: path for path in sorted(folder.glob("*.flac"))}
     return Chapter(folder, audio, texts)
 
@@ -187,7 +198,12 @@ def read_part(data: Path, part: str) -> Iterator[Chapter]:
     for reader in sorted(path for path in (data / part).iterdir() if path.is_dir()):
         chapters = sorted(path for path in reader.iterdir() if path.is_dir())
         if not chapters:
-            raise DataError(f"The reader {reader} has no chapter", remedy=fetch(part))
+            raise DataError(
+                f"The reader {reader} has no chapter",
+                got=listed(reader),
+                wanted="a folder for each chapter",
+                remedy=fetch(part),
+            )
         for folder in chapters:
             yield read_chapter(folder, part)
 
@@ -231,6 +247,7 @@ def check_recordings(chapters: list[Chapter], part: str, fs: int) -> None:
         raise DataError(
             f"{len(empty)} recordings of {part} are empty files: it is not whole",
             got=some(empty),
+            wanted="speech",
             remedy=fetch(part),
         )
     for each in chapters:

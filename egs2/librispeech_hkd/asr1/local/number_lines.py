@@ -77,7 +77,12 @@ def number_lines(text: Path, out: Path) -> int:
             for count, sentence in enumerate(read_sentences(text), 1):
                 file.write(f"lm-text-{count:08d} {sentence}\n")
         if not count:
-            raise DataError(f"The text {text} is empty", remedy="correct --lm_text")
+            raise DataError(
+                f"The text {text} is empty",
+                got="no sentence",
+                wanted="a sentence in each line",
+                remedy="correct --lm_text",
+            )
         os.replace(temporary, out)
     finally:
         temporary.unlink(missing_ok=True)
