@@ -114,8 +114,8 @@ def integrate_and_fire(
             tokens = line.tokens.clamp(max=max_tokens)
             # Without any token one slot is made, and cut away again.
             fires = _find_firings(line.fired, max(max_tokens, 1))
-            pairs = _pair_up(line, fires, tokens)
-            ends = _token_ends(line, fires, tokens)
+            pairs = _pair_up(line, fires[:, :-1], tokens)
+            ends = _token_ends(line, fires[:, 1:], tokens)
         states, mass = _SumFrames.apply(hidden, weights, line.stretch, pairs)
     if max_tokens == 0:
         states, ends = states[:, :0], ends[:, :0]
@@ -161,7 +161,7 @@ class _Stretch(NamedTuple):
     beyond that origin, which the weights of all frames move. Elsewhere `into` is 0.
     """
 
-    valid: Tensor  # (B, T) bool: frames that are not padding
+    padding: Tensor  # (B, T) bool
     mass: Tensor  # (B, 1) float64: sum of the weights as given
     rest: Tensor  # (B, 1) float64: mass of what is stretched
     into: Tensor  # (B, T) float64: mass between the origin and the end of each frame
@@ -187,8 +187,10 @@ def _lay_out(
     tail: float,
 ) -> _Line:
     lengths = lengths.int()[:, None].clamp(min=1)
-    valid = _valid_frames(lengths, weights.size(1))
-    sums = torch.where(valid, weights, 0.0).cumsum(1, dtype=torch.double)
+    device, frames = weights.device, weights.size(1)
+    number = torch.arange(1, frames + 1, dtype=torch.double, device=device)
+    padding = number > lengths
+    sums = weights.masked_fill(padding, 0.0).cumsum(1, dtype=torch.double)
     mass = sums[:, -1:]
     if targets is None:
         fired = _count_firings(sums, threshold)
@@ -200,18 +202,17 @@ def _lay_out(
         into = torch.where(stretched, sums - whole, 0.0)
         slope = torch.where(stretched, 1 / rest, 1.0)
         reached = torch.where(stretched, whole + into * slope, sums)
-        stretch = _Stretch(valid, mass, rest, into, slope)
+        stretch = _Stretch(padding, mass, rest, into, slope)
         return _Line(sums, reached, fired, whole + flush, lengths, stretch)
     tokens = targets.int()[:, None]
     silent = mass < SILENCE
-    rest = mass.clamp(min=SILENCE)
-    slope = torch.where(silent, 0.0, tokens / rest)
+    rest = mass.masked_fill(silent, 1.0)
+    slope = (tokens / rest).masked_fill(silent, 0.0)
     # A silent utterance is divided evenly.
-    each = torch.where(silent, tokens / lengths.double(), 0.0)
-    frames = torch.arange(1, weights.size(1) + 1, device=mass.device).double()
-    reached = torch.addcmul(sums * slope, frames, each)
+    each = silent * tokens.double() / lengths
+    reached = torch.addcmul(sums * slope, number, each)
     fired = _count_firings(reached, threshold)
-    stretch = _Stretch(valid, mass, rest, sums, slope)
+    stretch = _Stretch(padding, mass, rest, sums, slope)
     return _Line(reached, reached, fired, tokens, lengths, stretch)
 
 
@@ -225,9 +226,12 @@ def _count_firings(sums: Tensor, threshold: float) -> Tensor:
 
 
 def _find_firings(fired: Tensor, slots: int) -> Tensor:
-    """(B, U) int32: the frame in which each token fires, T if it never does."""
-    number = torch.arange(1, slots + 1, dtype=torch.int32, device=fired.device)
-    number = number.expand(len(fired), slots).contiguous()
+    """(B, U + 1) int32: the frame in which each token fires, T if it never does.
+
+    Before the first token stands 0, so that token k (from 0) lies between k and k + 1.
+    """
+    number = torch.arange(slots + 1, dtype=torch.int32, device=fired.device)
+    number = number.expand(len(fired), -1).contiguous()
     return torch.searchsorted(fired, number, out_int32=True)
 
 
@@ -242,56 +246,51 @@ class _Pairs(NamedTuple):
     share: Tensor  # (P,) float64: how much of the token the frame covers
     frame: Tensor  # (P,) int32: row of the frame among B * T
     token: Tensor  # (P,) int32: row of the token among B * U
-    frame_bounds: Tensor  # (B * T + 1,) int32: first pair of each frame, and the end
+    frame_lasts: Tensor  # (B * T,) int32: last pair of each frame
     token_starts: Tensor  # (B * U,) int32: first pair of each token
-    inner: Tensor  # (B, T) bool: frames before the one that ends the line
+    beyond: Tensor  # (B, T) bool: frames from the one that ends the line on
 
 
-def _pair_up(line: _Line, fires: Tensor, tokens: Tensor) -> _Pairs:
+def _pair_up(line: _Line, begins: Tensor, tokens: Tensor) -> _Pairs:
     """List the pairs of a batch.
 
     Args:
         line: The frames.
-        fires: (B, U) frame in which each token fires, T if it never does.
+        begins: (B, U) frame in which each token begins, T if it never does.
         tokens: (B, 1) number of tokens to make; the last of them ends the line.
     """
-    fired, device = line.fired, fires.device
-    (batch, frames), slots = fired.shape, fires.size(1)
+    fired, device = line.fired, begins.device
+    (batch, frames), slots = fired.shape, begins.size(1)
     total = batch * (frames + slots)
     place = torch.arange(total, dtype=torch.int32, device=device).view(batch, -1)
     # The frame that ends the line; surplus pairs are its own.
     final = torch.searchsorted(fired, tokens, out_int32=True)
     final = torch.minimum(final, line.lengths - 1)
-    inner = place[:1, :frames] < final
-
+    beyond = place[:1, :frames] >= final
     # Tokens complete in a frame push its last pair on.
-    frame_bounds = torch.zeros(batch * frames + 1, dtype=torch.int32, device=device)
-    frame_bounds[1:].view(batch, frames).copy_(
-        torch.where(inner, fired + place[:, 1 : frames + 1], place[:, -1:] + 1)
-    )
-    # A token starts after the pair that completes the one before.
-    token_starts = torch.minimum(_before(fires), final) + place[:, :slots]
+    frame_lasts = torch.where(beyond, place[:, -1:], place[:, :frames] + fired)
+
+    token_starts = (torch.minimum(begins, final) + place[:, :slots]).flatten()
+    next_starts = token_starts[1:].long()
     token = torch.zeros(total, dtype=torch.int32, device=device)
-    token.scatter_(0, token_starts.flatten()[1:].long(), 1)
-    token = token.cumsum(0, dtype=torch.int32)
+    token = token.scatter_(0, next_starts, 1).cumsum(0, dtype=torch.int32)
     row = torch.arange(0, batch * frames, frames, dtype=torch.int32, device=device)
     frame = torch.minimum(place - token.view(batch, -1), final + row[:, None])
     frame = frame.flatten()
 
-    # A pair ends where its frame does, or where its token does.
-    stops = line.reached.scatter(1, final.long(), tokens.double())
-    cuts = stops.flatten().index_select(0, frame)
-    number = torch.arange(1, slots, device=device)
-    complete = (token_starts[:, 1:] - 1).flatten().long()
-    cuts.scatter_(0, complete, torch.minimum(number, tokens).double().flatten())
+    # A pair ends where its frame does, or, the last of a token, where the token does.
+    stop = tokens.double()
+    cuts = line.reached.scatter(1, final.long(), stop).flatten().index_select(0, frame)
+    number = torch.arange(1, slots + 1, dtype=torch.double, device=device)
+    cuts.scatter_(0, next_starts - 1, torch.minimum(number, stop).flatten()[:-1])
     cuts = cuts.view(batch, -1)
     return _Pairs(
         share=(cuts - _before(cuts)).flatten(),
         frame=frame,
         token=token,
-        frame_bounds=frame_bounds,
-        token_starts=token_starts.flatten(),
-        inner=inner,
+        frame_lasts=frame_lasts.flatten(),
+        token_starts=token_starts,
+        beyond=beyond,
     )
 
 
@@ -326,7 +325,7 @@ class _SumFrames(torch.autograd.Function):
             grad_weights = _grad_of_weights(grad_reached, grad_mass, stretch)
             grad_weights = grad_weights.to(ctx.weights_dtype)
         if ctx.needs_input_grad[0]:
-            starts = pairs.frame_bounds[:-1]
+            starts = _before(pairs.frame_lasts + 1)
             grad_hidden = _sum_bags(grad, pairs.token, starts, pairs.share)
             grad_hidden = grad_hidden.to(hidden.dtype).view_as(hidden)
         return grad_hidden, grad_weights, None, None
@@ -344,8 +343,8 @@ def _grad_of_cuts(grad: Tensor, hidden: Tensor, pairs: _Pairs) -> Tensor:
     multiply = torch.ops.aten._embedding_bag_per_sample_weights_backward
     products = multiply(grad, hidden, pairs.frame, pairs.token_starts, pairs.token, 0)
     # Where a frame ends later, its last pair gains what the next one loses.
-    gain = (products - products.roll(-1)).index_select(0, pairs.frame_bounds[1:] - 1)
-    return torch.where(pairs.inner, gain.view_as(pairs.inner), 0.0).double()
+    gain = (products - products.roll(-1)).index_select(0, pairs.frame_lasts)
+    return gain.view_as(pairs.beyond).masked_fill_(pairs.beyond, 0.0).double()
 
 
 def _grad_of_weights(grad: Tensor, grad_mass: Tensor, stretch: _Stretch) -> Tensor:
@@ -356,7 +355,7 @@ def _grad_of_weights(grad: Tensor, grad_mass: Tensor, stretch: _Stretch) -> Tens
     # A weight moves the end of its frame and of all later ones.
     earlier = grad.cumsum(1)
     total = earlier[:, -1:] - pull + grad_mass[:, None]
-    return torch.where(stretch.valid, grad - earlier + total, 0.0)
+    return (grad - earlier).add_(total).masked_fill_(stretch.padding, 0.0)
 
 
 def _token_ends(line: _Line, fires: Tensor, tokens: Tensor) -> Tensor:
@@ -368,7 +367,7 @@ def _token_ends(line: _Line, fires: Tensor, tokens: Tensor) -> Tensor:
     part = (number - start) / (sums.gather(1, within) - start)
     # A tail, whose firing never came, takes all that is left of the utterance.
     ends = torch.where(fires == frames, line.lengths, fires + part.clamp(max=1))
-    return torch.where(number > tokens, 0.0, ends).float()
+    return ends.masked_fill(number > tokens, 0.0).float()
 
 
 def integrate_and_fire_reference(
