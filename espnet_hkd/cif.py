@@ -1,4 +1,4 @@
-"""Continuous integrate-and-fire: weigh frames, cut the running sum into tokens.
+"""Continuous integrate-and-fire: cut the running sum of weights into tokens.
 
 Dong and Xu, "CIF: Continuous Integrate-and-Fire for End-to-End Speech Recognition",
 ICASSP 2020 (arXiv 1905.11235), section 3, with the firing threshold and the debt it
@@ -17,15 +17,22 @@ tokens, read by frame it sums the tokens' gradients into the frames', and both a
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
 from espnet_hkd.errors import ConfigError
+from espnet_hkd.weights import WeightPredictor, at_least_float32
+
+__all__ = [
+    "FiredTokens",
+    "WeightPredictor",
+    "integrate_and_fire",
+    "integrate_and_fire_reference",
+]
 
 # Below this sum an utterance says nothing about where its tokens are.
 SILENCE = 1e-6
@@ -137,15 +144,6 @@ def _check_options(threshold: float, tail: float) -> None:
             wanted="0 <= tail <= 1, where 1 drops every rest",
             remedy="set decoder_conf.tail (default 0.5)",
         )
-
-
-def _valid_frames(lengths: Tensor, frames: int) -> Tensor:
-    """(B, T) bool: the first `lengths` (B, 1) of T frames."""
-    return torch.arange(frames, device=lengths.device) < lengths
-
-
-def _at_least_float32(x: Tensor) -> torch.dtype:
-    return torch.promote_types(x.dtype, torch.float32)
 
 
 def _before(x: Tensor) -> Tensor:
@@ -302,13 +300,13 @@ class _SumFrames(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx, hidden, weights, stretch, pairs):
-        wide = hidden.to(_at_least_float32(hidden)).flatten(0, 1)
+        wide = hidden.to(at_least_float32(hidden)).flatten(0, 1)
         pairs = pairs._replace(share=pairs.share.to(wide.dtype))
         ctx.save_for_backward(hidden, *stretch, *pairs)
         ctx.weights_dtype = weights.dtype
         states = _sum_bags(wide, pairs.frame, pairs.token_starts, pairs.share)
         states = states.view(len(hidden), -1, hidden.size(2)).to(hidden.dtype)
-        mass = stretch.mass[:, 0].to(_at_least_float32(weights), copy=True)
+        mass = stretch.mass[:, 0].to(at_least_float32(weights), copy=True)
         return states, mass
 
     @staticmethod
@@ -408,7 +406,7 @@ def integrate_and_fire_reference(
     return FiredTokens(
         states.to(hidden.dtype),
         torch.tensor(counts, device=hidden.device).clamp(max=slots),
-        mass.to(_at_least_float32(weights)),
+        mass.to(at_least_float32(weights)),
         ends,
     )
 
@@ -455,54 +453,3 @@ def _integrate_utterance(
         tokens.append((integral(frames - 1, sums[-1]) - done) / rest)
         ends.append(float(frames))
     return tokens, ends, mass
-
-
-class WeightPredictor(nn.Module):
-    """Predict how much of a token each frame carries.
-
-    A convolution over three frames, dropout, a linear layer and a sigmoid, as in the
-    published code, whose weights start at 0.5 where about 0.28 is needed; here they
-    start at `initial_weight`.
-
-    Args:
-        size: D, width of the frames.
-        initial_weight: Mean weight of a fresh predictor, in (0, 1): the tokens per
-            encoder frame of the training data.
-        dropout_rate: Dropout before the linear layer.
-
-    Raises:
-        ConfigError: `initial_weight` is out of range.
-    """
-
-    def __init__(
-        self, size: int, *, initial_weight: float = 0.25, dropout_rate: float = 0.2
-    ) -> None:
-        super().__init__()
-        if not 0.0 < initial_weight < 1.0:
-            raise ConfigError(
-                "initial_weight of the CIF is out of range",
-                got=initial_weight,
-                wanted="0 < initial_weight < 1",
-                remedy="set decoder_conf.initial_weight to tokens per encoder frame",
-            )
-        self.conv = nn.Conv1d(size, size, 3, padding=1)
-        self.dropout = nn.Dropout(dropout_rate)
-        self.linear = nn.Linear(size, 1)
-        # Small enough that the bias alone decides where the weights start.
-        nn.init.xavier_uniform_(self.linear.weight, gain=0.1)
-        nn.init.constant_(
-            self.linear.bias, math.log(initial_weight / (1 - initial_weight))
-        )
-
-    def forward(self, hidden: Tensor, lengths: Tensor) -> Tensor:
-        """Weights (B, T) in [0, 1], 0 on padding, of frames (B, T, D).
-
-        `lengths` (B,) counts valid frames; padding may hold anything. Weights of half
-        precision frames are float32: their sum over an utterance counts its tokens.
-        """
-        valid = _valid_frames(lengths[:, None], hidden.size(1))
-        hidden = hidden.masked_fill(~valid[..., None], 0.0)
-        mixed = self.conv(hidden.transpose(1, 2)).transpose(1, 2)  # (B, T, D)
-        logits = self.linear(self.dropout(mixed)).squeeze(-1)
-        weights = logits.to(_at_least_float32(logits)).sigmoid()
-        return weights.masked_fill(~valid, 0.0)
