@@ -1,4 +1,4 @@
-"""Continuous integrate-and-fire: weigh frames, cut the running sum into tokens.
+"""Continuous integrate-and-fire: cut the running sum of weights into tokens.
 
 Dong and Xu, "CIF: Continuous Integrate-and-Fire for End-to-End Speech Recognition",
 ICASSP 2020 (arXiv 1905.11235), section 3, with the firing threshold and the debt it
@@ -17,15 +17,22 @@ tokens, read by frame it sums the tokens' gradients into the frames', and both a
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
 from espnet_hkd.errors import ConfigError
+from espnet_hkd.weights import WeightPredictor, at_least_float32
+
+__all__ = [
+    "FiredTokens",
+    "WeightPredictor",
+    "integrate_and_fire",
+    "integrate_and_fire_reference",
+]
 
 # Below this sum an utterance says nothing about where its tokens are.
 SILENCE = 1e-6
@@ -107,31 +114,19 @@ def integrate_and_fire(
     _check_options(threshold, tail)
     assert weights.shape == hidden.shape[:2], (weights.shape, hidden.shape)
     with torch.autocast(hidden.device.type, enabled=False):
-        column = lengths[:, None].clamp(min=1)  # (B, 1)
-        valid = _valid_frames(column, weights.size(1))
-        sums = torch.where(valid, weights, 0.0).double().cumsum(1)
-        mass = sums[:, -1]
-        if targets is not None:
-            tokens = targets.long()[:, None]
-            reached = sums = _scale(sums, tokens, column)
-            fired = _count_firings(sums, threshold)
-        else:
-            fired = _count_firings(sums, threshold)
-            tokens, reached = _append_tail(sums, fired, tail)
-        if max_tokens is None:
-            max_tokens = int(tokens.max())
-        tokens = tokens.clamp(max=max_tokens)
-        # Without any token one slot is made, and cut away again.
-        fires = _find_firings(fired, max(max_tokens, 1))
-        pairs = _pair_up(reached.detach(), fired, fires, tokens, column)
-        states = _SumFrames.apply(hidden, reached, *pairs)
-        ends = _token_ends(sums.detach(), fires, tokens, column)
-    return FiredTokens(
-        states[:, :max_tokens],
-        tokens[:, 0],
-        mass.to(_at_least_float32(weights)),
-        ends[:, :max_tokens],
-    )
+        with torch.no_grad():
+            line = _lay_out(weights, lengths, targets, threshold, tail)
+            if max_tokens is None:
+                max_tokens = int(line.tokens.max())
+            tokens = line.tokens.clamp(max=max_tokens)
+            # Without any token one slot is made, and cut away again.
+            fires = _find_firings(line.fired, max(max_tokens, 1))
+            pairs = _pair_up(line, fires[:, :-1], tokens)
+            ends = _token_ends(line, fires[:, 1:], tokens)
+        states, mass = _SumFrames.apply(hidden, weights, line.stretch, pairs)
+    if max_tokens == 0:
+        states, ends = states[:, :0], ends[:, :0]
+    return FiredTokens(states, tokens[:, 0].long(), mass, ends)
 
 
 def _check_options(threshold: float, tail: float) -> None:
@@ -151,32 +146,77 @@ def _check_options(threshold: float, tail: float) -> None:
         )
 
 
-def _valid_frames(lengths: Tensor, frames: int) -> Tensor:
-    """(B, T) bool: the first `lengths` (B, 1) of T frames."""
-    return torch.arange(frames, device=lengths.device) < lengths
-
-
-def _at_least_float32(x: Tensor) -> torch.dtype:
-    return torch.promote_types(x.dtype, torch.float32)
-
-
 def _before(x: Tensor) -> Tensor:
     """What stands before each entry of the last axis, 0 before the first."""
     return F.pad(x, (1, 0))[..., :-1]
 
 
-def _scale(sums: Tensor, targets: Tensor, lengths: Tensor) -> Tensor:
-    """Stretch running sums (B, T) to end at `targets` (B, 1)."""
+class _Stretch(NamedTuple):
+    """How the line came from the running sums of the weights, for the way back.
+
+    Where the line is stretched, to the targets or to make a tail a whole token, it is
+    `origin + into * slope` with a slope inversely proportional to `rest`, the mass
+    beyond that origin, which the weights of all frames move. Elsewhere `into` is 0.
+    """
+
+    padding: Tensor  # (B, T) bool
+    mass: Tensor  # (B, 1) float64: sum of the weights as given
+    rest: Tensor  # (B, 1) float64: mass of what is stretched
+    into: Tensor  # (B, T) float64: mass between the origin and the end of each frame
+    slope: Tensor  # (B, 1) or (B, T) float64: change of the line by the running sum
+
+
+class _Line(NamedTuple):
+    """The frames of each utterance end to end on the line of masses."""
+
+    sums: Tensor  # (B, T) float64: end of each frame, before a tail is stretched
+    reached: Tensor  # (B, T) float64: end of each frame
+    fired: Tensor  # (B, T) int32: number of tokens complete once each frame is over
+    tokens: Tensor  # (B, 1) int32: number of tokens
+    lengths: Tensor  # (B, 1) int32: number of valid frames
+    stretch: _Stretch
+
+
+def _lay_out(
+    weights: Tensor,
+    lengths: Tensor,
+    targets: Tensor | None,
+    threshold: float,
+    tail: float,
+) -> _Line:
+    lengths = lengths.int()[:, None].clamp(min=1)
+    device, frames = weights.device, weights.size(1)
+    number = torch.arange(1, frames + 1, dtype=torch.double, device=device)
+    padding = number > lengths
+    sums = weights.masked_fill(padding, 0.0).cumsum(1, dtype=torch.double)
     mass = sums[:, -1:]
-    frames = torch.arange(1, sums.size(1) + 1, device=sums.device)
-    even = frames * (targets.double() / lengths)
-    scaled = sums * (targets / mass.clamp(min=SILENCE))
-    return torch.where(mass < SILENCE, even, scaled)
+    if targets is None:
+        fired = _count_firings(sums, threshold)
+        whole = fired[:, -1:]
+        rest = mass - whole
+        flush = rest > tail
+        rest = torch.where(flush, rest, 1.0)
+        stretched = flush & (fired == whole)
+        into = torch.where(stretched, sums - whole, 0.0)
+        slope = torch.where(stretched, 1 / rest, 1.0)
+        reached = torch.where(stretched, whole + into * slope, sums)
+        stretch = _Stretch(padding, mass, rest, into, slope)
+        return _Line(sums, reached, fired, whole + flush, lengths, stretch)
+    tokens = targets.int()[:, None]
+    silent = mass < SILENCE
+    rest = mass.masked_fill(silent, 1.0)
+    slope = (tokens / rest).masked_fill(silent, 0.0)
+    # A silent utterance is divided evenly.
+    each = silent * tokens.double() / lengths
+    reached = torch.addcmul(sums * slope, number, each)
+    fired = _count_firings(reached, threshold)
+    stretch = _Stretch(padding, mass, rest, sums, slope)
+    return _Line(reached, reached, fired, tokens, lengths, stretch)
 
 
 def _count_firings(sums: Tensor, threshold: float) -> Tensor:
-    """(B, T) int64: number of tokens complete once each frame is over."""
-    fired = (sums.detach() + (1 - threshold + ROUNDING)).long()
+    """(B, T) int32: number of tokens complete once each frame is over."""
+    fired = (sums + (1 - threshold + ROUNDING)).int()
     if fired.device.type != "cpu":
         # A parallel running sum may dip by a rounding error; no firing is taken back.
         fired = fired.cummax(1).values
@@ -184,111 +224,109 @@ def _count_firings(sums: Tensor, threshold: float) -> Tensor:
 
 
 def _find_firings(fired: Tensor, slots: int) -> Tensor:
-    """(B, U) int64: the frame in which each token fires, T if it never does."""
-    number = torch.arange(1, slots + 1, device=fired.device)
-    return torch.searchsorted(fired, number.expand(len(fired), slots).contiguous())
+    """(B, U + 1) int32: the frame in which each token fires, T if it never does.
 
-
-def _append_tail(sums: Tensor, fired: Tensor, tail: float) -> tuple[Tensor, Tensor]:
-    """Count tokens (B, 1) at inference, stretching a sufficient rest to a whole one."""
-    whole = fired[:, -1:]
-    rest = sums[:, -1:] - whole
-    flush = rest > tail
-    stretched = whole + (sums - whole) / torch.where(flush, rest, 1.0)
-    return whole + flush, torch.where(flush & (fired == whole), stretched, sums)
+    Before the first token stands 0, so that token k (from 0) lies between k and k + 1.
+    """
+    number = torch.arange(slots + 1, dtype=torch.int32, device=fired.device)
+    number = number.expand(len(fired), -1).contiguous()
+    return torch.searchsorted(fired, number, out_int32=True)
 
 
 class _Pairs(NamedTuple):
     """The (frame, token) pairs of a batch, in the order of frames and of tokens.
 
-    Each utterance has T + U - 1 of them, the most there can be. Surplus pairs follow
-    the last one: the same frame, later tokens, share 0.
+    Each utterance has T + U places, one more than it can have pairs, so that frame t
+    and token k of the batch's B * T and B * U meet at place t + k. Surplus places
+    follow the last pair: the last frame and the last token, share 0.
     """
 
     share: Tensor  # (P,) float64: how much of the token the frame covers
-    frame: Tensor  # (P,) row of the frame among B * T
-    token: Tensor  # (P,) row of the token among B * U
-    frame_stops: Tensor  # (B * T,) first pair after each frame
-    token_starts: Tensor  # (B * U,) first pair of each token
-    inner: Tensor  # (B, T) bool: frames before the one that ends the line
+    frame: Tensor  # (P,) int32: row of the frame among B * T
+    token: Tensor  # (P,) int32: row of the token among B * U
+    frame_lasts: Tensor  # (B * T,) int32: last pair of each frame
+    token_starts: Tensor  # (B * U,) int32: first pair of each token
+    beyond: Tensor  # (B, T) bool: frames from the one that ends the line on
 
 
-def _pair_up(
-    reached: Tensor, fired: Tensor, fires: Tensor, tokens: Tensor, lengths: Tensor
-) -> _Pairs:
+def _pair_up(line: _Line, begins: Tensor, tokens: Tensor) -> _Pairs:
     """List the pairs of a batch.
 
     Args:
-        reached: (B, T) end of each frame on the line.
-        fired: (B, T) number of tokens complete once each frame is over.
-        fires: (B, U) frame in which each token fires, T if it never does.
+        line: The frames.
+        begins: (B, U) frame in which each token begins, T if it never does.
         tokens: (B, 1) number of tokens to make; the last of them ends the line.
-        lengths: (B, 1) number of valid frames.
     """
-    (batch, frames), slots, device = reached.shape, fires.size(1), reached.device
-    total = frames + slots - 1
-    place = torch.arange(total + 1, device=device)
+    fired, device = line.fired, begins.device
+    (batch, frames), slots = fired.shape, begins.size(1)
+    total = batch * (frames + slots)
+    place = torch.arange(total, dtype=torch.int32, device=device).view(batch, -1)
     # The frame that ends the line; surplus pairs are its own.
-    final = torch.minimum(torch.searchsorted(fired, tokens), lengths - 1)
-    inner = place[:frames] < final
-    # Pairs up to the end of a frame: one for each frame, one for each token complete.
-    frame_stops = torch.where(inner, fired + place[1 : frames + 1], total)
-    token_stops = torch.minimum(fires, final) + place[1 : slots + 1]
+    final = torch.searchsorted(fired, tokens, out_int32=True)
+    final = torch.minimum(final, line.lengths - 1)
+    beyond = place[:1, :frames] >= final
+    # Tokens complete in a frame push its last pair on.
+    frame_lasts = torch.where(beyond, place[:, -1:], place[:, :frames] + fired)
 
-    # Of the pairs before each, some completed a token, and all others a frame.
-    done = torch.zeros(batch, total + 1, dtype=torch.long, device=device)
-    done = done.scatter_(1, token_stops, 1).cumsum(1)
-    frame = torch.minimum(place - done, final)[:, :-1]
-    token = done[:, :-1].clamp(max=slots - 1)
-    # Pairs are cut from the line where a token ends or a frame does.
-    cuts = torch.minimum(done, tokens).double()
-    cuts.scatter_(1, frame_stops, torch.where(inner, reached, tokens.double()))
+    token_starts = (torch.minimum(begins, final) + place[:, :slots]).flatten()
+    next_starts = token_starts[1:].long()
+    token = torch.zeros(total, dtype=torch.int32, device=device)
+    token = token.scatter_(0, next_starts, 1).cumsum(0, dtype=torch.int32)
+    row = torch.arange(0, batch * frames, frames, dtype=torch.int32, device=device)
+    frame = torch.minimum(place - token.view(batch, -1), final + row[:, None])
+    frame = frame.flatten()
 
-    row = torch.arange(batch, device=device)[:, None]
+    # A pair ends where its frame does, or, the last of a token, where the token does.
+    stop = tokens.double()
+    cuts = line.reached.scatter(1, final.long(), stop).flatten().index_select(0, frame)
+    number = torch.arange(1, slots + 1, dtype=torch.double, device=device)
+    cuts.scatter_(0, next_starts - 1, torch.minimum(number, stop).flatten()[:-1])
+    cuts = cuts.view(batch, -1)
     return _Pairs(
-        share=cuts.diff().flatten(),
-        frame=(frame + row * frames).flatten(),
-        token=(token + row * slots).flatten(),
-        frame_stops=(frame_stops + row * total).flatten(),
-        token_starts=(_before(token_stops) + row * total).flatten(),
-        inner=inner,
+        share=(cuts - _before(cuts)).flatten(),
+        frame=frame,
+        token=token,
+        frame_lasts=frame_lasts.flatten(),
+        token_starts=token_starts,
+        beyond=beyond,
     )
 
 
 class _SumFrames(torch.autograd.Function):
-    """Frames (B, T, D) times their shares, summed to tokens (B, U, D).
+    """Frames (B, T, D) times their shares, summed to tokens (B, U, D), and the mass.
 
-    The shares of `pairs` stem from `reached` (B, T), which they carry the gradient to.
+    The gradient of the shares goes through the line to the weights (B, T).
     """
 
     @staticmethod
-    def forward(ctx, hidden, reached, share, frame, token, stops, token_starts, inner):
-        wide = hidden.to(_at_least_float32(hidden)).flatten(0, 1)
-        share = share.to(wide.dtype)
-        ctx.save_for_backward(hidden, share, frame, token, stops, token_starts, inner)
-        states = _sum_bags(wide, frame, token_starts, share).to(hidden.dtype)
-        return states.view(len(hidden), -1, hidden.size(2))
+    def forward(ctx, hidden, weights, stretch, pairs):
+        wide = hidden.to(at_least_float32(hidden)).flatten(0, 1)
+        pairs = pairs._replace(share=pairs.share.to(wide.dtype))
+        ctx.save_for_backward(hidden, *stretch, *pairs)
+        ctx.weights_dtype = weights.dtype
+        states = _sum_bags(wide, pairs.frame, pairs.token_starts, pairs.share)
+        states = states.view(len(hidden), -1, hidden.size(2)).to(hidden.dtype)
+        mass = stretch.mass[:, 0].to(at_least_float32(weights), copy=True)
+        return states, mass
 
     @staticmethod
     @torch.autograd.function.once_differentiable
-    def backward(ctx, grad):
-        hidden, share, frame, token, stops, token_starts, inner = ctx.saved_tensors
-        grad = grad.to(share.dtype).contiguous().flatten(0, 1)
-        grad_hidden = grad_reached = None
+    def backward(ctx, grad, grad_mass):
+        hidden, *saved = ctx.saved_tensors
+        stretch = _Stretch(*saved[: len(_Stretch._fields)])
+        pairs = _Pairs(*saved[len(_Stretch._fields) :])
+        grad = grad.to(pairs.share.dtype).contiguous().flatten(0, 1)
+        grad_hidden = grad_weights = None
         if ctx.needs_input_grad[1]:
-            # The product of each pair's frame with its token's gradient: autograd's
-            # own kernel for embedding_bag, which has no public name.
-            multiply = torch.ops.aten._embedding_bag_per_sample_weights_backward
-            wide = hidden.to(share.dtype).flatten(0, 1)
-            products = multiply(grad, wide, frame, token_starts, token, 0)
-            # Where a frame ends later, its last pair gains what the next one loses.
-            gain = products.index_select(0, stops - 1)
-            gain -= products.index_select(0, stops.clamp(max=len(products) - 1))
-            grad_reached = torch.where(inner, gain.view_as(inner), 0.0).double()
+            wide = hidden.to(grad.dtype).flatten(0, 1)
+            grad_reached = _grad_of_cuts(grad, wide, pairs)
+            grad_weights = _grad_of_weights(grad_reached, grad_mass, stretch)
+            grad_weights = grad_weights.to(ctx.weights_dtype)
         if ctx.needs_input_grad[0]:
-            grad_hidden = _sum_bags(grad, token, _before(stops), share)
+            starts = _before(pairs.frame_lasts + 1)
+            grad_hidden = _sum_bags(grad, pairs.token, starts, pairs.share)
             grad_hidden = grad_hidden.to(hidden.dtype).view_as(hidden)
-        return grad_hidden, grad_reached, None, None, None, None, None, None
+        return grad_hidden, grad_weights, None, None
 
 
 def _sum_bags(rows: Tensor, index: Tensor, starts: Tensor, share: Tensor) -> Tensor:
@@ -296,16 +334,38 @@ def _sum_bags(rows: Tensor, index: Tensor, starts: Tensor, share: Tensor) -> Ten
     return F.embedding_bag(index, rows, starts, mode="sum", per_sample_weights=share)
 
 
-def _token_ends(sums: Tensor, fires: Tensor, tokens: Tensor, lengths: Tensor) -> Tensor:
+def _grad_of_cuts(grad: Tensor, hidden: Tensor, pairs: _Pairs) -> Tensor:
+    """(B, T) float64: gradient of where each frame ends on the line."""
+    # The product of each pair's frame with its token's gradient: autograd's own kernel
+    # for embedding_bag, which has no public name.
+    multiply = torch.ops.aten._embedding_bag_per_sample_weights_backward
+    products = multiply(grad, hidden, pairs.frame, pairs.token_starts, pairs.token, 0)
+    # Where a frame ends later, its last pair gains what the next one loses.
+    gain = (products - products.roll(-1)).index_select(0, pairs.frame_lasts)
+    return gain.view_as(pairs.beyond).masked_fill_(pairs.beyond, 0.0).double()
+
+
+def _grad_of_weights(grad: Tensor, grad_mass: Tensor, stretch: _Stretch) -> Tensor:
+    """(B, T) float64, from the gradients (B, T) of the line and (B,) of the mass."""
+    grad = grad * stretch.slope
+    # All weights together move the slope.
+    pull = (grad * stretch.into).sum(1, keepdim=True) / stretch.rest
+    # A weight moves the end of its frame and of all later ones.
+    earlier = grad.cumsum(1)
+    total = earlier[:, -1:] - pull + grad_mass[:, None]
+    return (grad - earlier).add_(total).masked_fill_(stretch.padding, 0.0)
+
+
+def _token_ends(line: _Line, fires: Tensor, tokens: Tensor) -> Tensor:
     """(B, U) float32: fractional frame at which each token is complete."""
-    frames = sums.size(1)
+    sums, frames = line.sums, line.sums.size(1)
     number = torch.arange(1, fires.size(1) + 1, device=sums.device)
-    within = fires.clamp(max=frames - 1)
+    within = fires.clamp(max=frames - 1).long()
     start = _before(sums).gather(1, within)
     part = (number - start) / (sums.gather(1, within) - start)
     # A tail, whose firing never came, takes all that is left of the utterance.
-    ends = torch.where(fires == frames, lengths, fires + part.clamp(max=1))
-    return torch.where(number > tokens, 0.0, ends).float()
+    ends = torch.where(fires == frames, line.lengths, fires + part.clamp(max=1))
+    return ends.masked_fill(number > tokens, 0.0).float()
 
 
 def integrate_and_fire_reference(
@@ -346,7 +406,7 @@ def integrate_and_fire_reference(
     return FiredTokens(
         states.to(hidden.dtype),
         torch.tensor(counts, device=hidden.device).clamp(max=slots),
-        mass.to(_at_least_float32(weights)),
+        mass.to(at_least_float32(weights)),
         ends,
     )
 
@@ -393,54 +453,3 @@ def _integrate_utterance(
         tokens.append((integral(frames - 1, sums[-1]) - done) / rest)
         ends.append(float(frames))
     return tokens, ends, mass
-
-
-class WeightPredictor(nn.Module):
-    """Predict how much of a token each frame carries.
-
-    A convolution over three frames, dropout, a linear layer and a sigmoid, as in the
-    published code, whose weights start at 0.5 where about 0.28 is needed; here they
-    start at `initial_weight`.
-
-    Args:
-        size: D, width of the frames.
-        initial_weight: Mean weight of a fresh predictor, in (0, 1): the tokens per
-            encoder frame of the training data.
-        dropout_rate: Dropout before the linear layer.
-
-    Raises:
-        ConfigError: `initial_weight` is out of range.
-    """
-
-    def __init__(
-        self, size: int, *, initial_weight: float = 0.25, dropout_rate: float = 0.2
-    ) -> None:
-        super().__init__()
-        if not 0.0 < initial_weight < 1.0:
-            raise ConfigError(
-                "initial_weight of the CIF is out of range",
-                got=initial_weight,
-                wanted="0 < initial_weight < 1",
-                remedy="set decoder_conf.initial_weight to tokens per encoder frame",
-            )
-        self.conv = nn.Conv1d(size, size, 3, padding=1)
-        self.dropout = nn.Dropout(dropout_rate)
-        self.linear = nn.Linear(size, 1)
-        # Small enough that the bias alone decides where the weights start.
-        nn.init.xavier_uniform_(self.linear.weight, gain=0.1)
-        nn.init.constant_(
-            self.linear.bias, math.log(initial_weight / (1 - initial_weight))
-        )
-
-    def forward(self, hidden: Tensor, lengths: Tensor) -> Tensor:
-        """Weights (B, T) in [0, 1], 0 on padding, of frames (B, T, D).
-
-        `lengths` (B,) counts valid frames; padding may hold anything. Weights of half
-        precision frames are float32: their sum over an utterance counts its tokens.
-        """
-        valid = _valid_frames(lengths[:, None], hidden.size(1))
-        hidden = hidden.masked_fill(~valid[..., None], 0.0)
-        mixed = self.conv(hidden.transpose(1, 2)).transpose(1, 2)  # (B, T, D)
-        logits = self.linear(self.dropout(mixed)).squeeze(-1)
-        weights = logits.to(_at_least_float32(logits)).sigmoid()
-        return weights.masked_fill(~valid, 0.0)

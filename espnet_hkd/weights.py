@@ -1,0 +1,70 @@
+"""Predict the weights of frames that continuous integrate-and-fire sums up.
+
+Letters: B utterances, T frames, D width.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor, nn
+
+from espnet_hkd.errors import ConfigError
+
+
+def at_least_float32(x: Tensor) -> torch.dtype:
+    """The dtype to calculate in: sums of half precision lose tokens."""
+    return torch.promote_types(x.dtype, torch.float32)
+
+
+class WeightPredictor(nn.Module):
+    """Predict how much of a token each frame carries.
+
+    A convolution over three frames, dropout, a linear layer and a sigmoid, as in the
+    published code, whose weights start at 0.5 where about 0.28 is needed; here they
+    start at `initial_weight`.
+
+    Args:
+        size: D, width of the frames.
+        initial_weight: Mean weight of a fresh predictor, in (0, 1): the tokens per
+            encoder frame of the training data.
+        dropout_rate: Dropout before the linear layer.
+
+    Raises:
+        ConfigError: `initial_weight` is out of range.
+    """
+
+    def __init__(
+        self, size: int, *, initial_weight: float = 0.25, dropout_rate: float = 0.2
+    ) -> None:
+        super().__init__()
+        if not 0.0 < initial_weight < 1.0:
+            raise ConfigError(
+                "initial_weight of the CIF is out of range",
+                got=initial_weight,
+                wanted="0 < initial_weight < 1",
+                remedy="set decoder_conf.initial_weight to tokens per encoder frame",
+            )
+        self.conv = nn.Conv1d(size, size, 3, padding=1)
+        self.dropout = nn.Dropout(dropout_rate)
+        self.linear = nn.Linear(size, 1)
+        # Small enough that the bias alone decides where the weights start.
+        nn.init.xavier_uniform_(self.linear.weight, gain=0.1)
+        nn.init.constant_(
+            self.linear.bias, math.log(initial_weight / (1 - initial_weight))
+        )
+
+    def forward(self, hidden: Tensor, lengths: Tensor) -> Tensor:
+        """Weights (B, T) in [0, 1], 0 on padding, of frames (B, T, D).
+
+        `lengths` (B,) counts valid frames; padding may hold anything. Weights of half
+        precision frames are float32: their sum over an utterance counts its tokens.
+        """
+        number = torch.arange(hidden.size(1), device=hidden.device)
+        valid = number < lengths[:, None]  # (B, T)
+        hidden = hidden.masked_fill(~valid[..., None], 0.0)
+        mixed = self.conv(hidden.transpose(1, 2)).transpose(1, 2)  # (B, T, D)
+        logits = self.linear(self.dropout(mixed)).squeeze(-1)
+        weights = logits.to(at_least_float32(logits)).sigmoid()
+        return weights.masked_fill(~valid, 0.0)
