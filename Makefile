@@ -17,8 +17,9 @@ lint: setup
 	$(IN_VENV) ruff format --check
 	$(IN_VENV) pyright --pythonpath .venv/bin/python
 
+# A file's tests stay in one process: they share fixtures that take long to make.
 test: lint
-	$(IN_VENV) pytest
+	$(IN_VENV) pytest --numprocesses 2 --dist loadfile
 
 demo: setup
 	@$(IN_VENV) tools/demo.sh

@@ -70,6 +70,10 @@ def test_options_of_espnets_model_that_we_take_are_named():
 @pytest.mark.parametrize("path", sorted(REPOSITORY.glob("egs2/*/asr1/conf/train_asr*")))
 def test_recipes_write_no_option_that_the_documentation_lacks(path: Path):
     conf = yaml.safe_load(path.read_text(encoding="utf-8"))
+    if conf["model"] != "hkd_cif":
+        # One of ESPnet's own, for comparison: its keys are ESPnet's to document.
+        assert conf["model"] == "espnet"
+        return
     espnets = inspect.signature(CommonPreprocessor.__init__).parameters
     for name, others in (
         ("decoder_conf", ()),

@@ -67,7 +67,7 @@ def parameters(model: torch.nn.Module) -> int:
 def test_training_configuration_builds(config: Path, tmp_path: Path, monkeypatch):
     args, model = dry_run(config, tmp_path, monkeypatch)
     given = yaml.safe_load(config.read_text())
-    assert isinstance(model.decoder, CIFDecoder)
+    assert isinstance(model.decoder, CIFDecoder) == (given["model"] == "hkd_cif")
     heads = {name for name in ("kd_acd", "kd_lrd") if hasattr(model, name)}
     weights = {
         f"kd_{name.removesuffix('_weight')}"
