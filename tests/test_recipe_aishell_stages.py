@@ -60,8 +60,8 @@ def recipe(
         *("--asr_tag", "small", "--inference_tag", "decode", "--test_sets", "test"),
         *("--asr_args", SHRINK, "--inference_args", "--beam_size 2"),
     )
-    printed = run_stages(recipe, 1, 12, *options, AISHELL=str(folder / "corpus"))
-    return recipe, printed
+    run_stages(recipe, 1, 5, *options, AISHELL=str(folder / "corpus"))
+    return recipe, run_stages(recipe, 10, 12, *options)
 
 
 def lines(path: Path) -> list[str]:
@@ -97,7 +97,8 @@ def test_tokens_per_frame_are_printed_without_global_statistics(recipe):
 def test_distillation_is_trained(recipe):
     folder, _ = recipe
     log = (folder / "exp" / "asr_small" / "train.log").read_text()
-    values = dict(re.findall(r"(loss_\w+)=([\d.]+)", log.partition("[valid]")[0]))
+    trained = log.partition("epoch results: [train]")[2].partition("[valid]")[0]
+    values = dict(re.findall(r"(loss_\w+)=([^,]+)", trained))
     assert float(values["loss_acd"]) > 0
     assert float(values["loss_lrd"]) > 0
 
