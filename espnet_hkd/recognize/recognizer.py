@@ -202,6 +202,12 @@ class Recognizer:
             feats[0].float().cpu().numpy(),
         )
 
+    def count_tokens(self, text: str) -> int:
+        """Target tokens of a transcript, end-of-sentence included."""
+        if self._tokenizer is None:
+            return len(text.split()) + 1
+        return len(self._tokenizer.text2tokens(text)) + 1
+
     def _options(
         self,
         beam: Any,

@@ -1,0 +1,50 @@
+"""The count error that the results tables show."""
+
+from __future__ import annotations
+
+import pytest
+import soundfile
+
+import espnet_hkd
+from tests.recipe_material import TOOLS, load_program
+from tests.small_models import speech, write_experiment
+
+program = load_program(TOOLS / "count_error.py")
+TEXTS = {"u1": "abab", "u2": "a"}
+
+
+@pytest.fixture(scope="module")
+def exp(tmp_path_factory):
+    return write_experiment(tmp_path_factory.mktemp("exp"))
+
+
+@pytest.fixture
+def data(tmp_path):
+    """A set of one and two seconds of noise."""
+    audio = {}
+    for seconds, id in enumerate(TEXTS, 1):
+        audio[id] = tmp_path / f"{id}.wav"
+        soundfile.write(audio[id], speech(seconds, seed=seconds), 16000)
+    for name, table in (("text", TEXTS), ("wav.scp", audio)):
+        lines = [f"{id} {value}\n" for id, value in table.items()]
+        (tmp_path / name).write_text("".join(lines))
+    return tmp_path
+
+
+def test_tokens_fired_are_compared_with_those_of_the_transcript(exp, data, capsys):
+    recognizer = espnet_hkd.from_pretrained(str(exp))
+    fired = {id: len(recognizer.firing(data / f"{id}.wav").symbols) for id in TEXTS}
+    # Characters, and the end of the sentence.
+    wanted = {id: fired[id] - len(text) - 1 for id, text in TEXTS.items()}
+    assert program.count_differences(str(exp), data) == wanted
+    assert program.main([str(exp), str(data)]) == 0
+    error = sum(map(abs, wanted.values())) / 2
+    assert f"count error {error:.3f}" in capsys.readouterr().out
+
+
+def test_a_set_that_is_not_whole_is_named(exp, data, capsys):
+    (data / "wav.scp").write_text("")
+    assert program.main([str(exp), str(data)]) == 1
+    assert "u1 of" in capsys.readouterr().err
+    assert program.main([str(exp), str(data / "nothing")]) == 1
+    assert "cannot be read" in capsys.readouterr().err

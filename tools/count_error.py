@@ -1,0 +1,90 @@
+#!/usr/bin/env python3
+"""Print how often a model fires as many tokens as there are, on a Kaldi-style set.
+
+The count error is the mean over utterances of the absolute difference between tokens
+fired, with the model's own tail, and tokens of the transcript, end-of-sentence
+included in both. Too few firings become deletions, too many insertions.
+
+    python tools/count_error.py exp/asr_hkd dump/raw/train_dev
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections import Counter
+from pathlib import Path
+
+from espnet_hkd.errors import DataError, HKDError
+
+
+def get_parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        description=__doc__.partition("\n")[0],
+        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+    )
+    parser.add_argument(
+        "model", help="experiment, checkpoint or packed model, as from_pretrained takes"
+    )
+    parser.add_argument("data", type=Path, help="folder with text and wav.scp (files)")
+    parser.add_argument("--worst", type=int, default=5, help="utterances to name")
+    return parser
+
+
+def read_table(path: Path) -> dict[str, str]:
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except OSError as error:
+        raise DataError(
+            f"{path} cannot be read",
+            got=error,
+            wanted="a Kaldi-style set, such as dump/raw/train_dev",
+            remedy="correct the folder, or run stages 1 to 4",
+        ) from error
+    return {line.split(maxsplit=1)[0]: line.partition(" ")[2] for line in lines}
+
+
+def count_differences(model: str, data: Path) -> dict[str, int]:
+    """Tokens fired minus tokens of the transcript, for each utterance."""
+    import espnet_hkd
+
+    recognizer = espnet_hkd.from_pretrained(model)
+    audio, texts = read_table(data / "wav.scp"), read_table(data / "text")
+    differences = {}
+    for id, text in texts.items():
+        if id not in audio:
+            raise DataError(
+                f"{id} of {data} has no audio",
+                got="a transcript only",
+                wanted="the same utterances in text and wav.scp",
+                remedy="give a whole set",
+            )
+        fired = recognizer.firing(audio[id])
+        differences[id] = len(fired.symbols) - recognizer.count_tokens(text)
+    return differences
+
+
+def main(argv: list[str] | None = None) -> int:
+    args = get_parser().parse_args(argv)
+    try:
+        differences = count_differences(args.model, args.data)
+    except HKDError as error:
+        print(f"count_error: {error}", file=sys.stderr)
+        return 1
+    size = len(differences)
+    error = sum(map(abs, differences.values())) / max(size, 1)
+    exact = sum(value == 0 for value in differences.values())
+    print(
+        f"{args.data}: count error {error:.3f}, exact in {exact} of {size} utterances"
+    )
+    for value, times in sorted(Counter(differences.values()).items()):
+        print(f"  {value:+d}: {times}")
+    worst = sorted(differences.items(), key=lambda item: -abs(item[1]))[: args.worst]
+    for id, value in worst:
+        if value:
+            print(f"  {id}: {value:+d}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
