@@ -94,6 +94,7 @@ def check(args: argparse.Namespace) -> None:
                 f"--{name} leaves nothing to measure",
                 got=getattr(args, name),
                 wanted="more than 0",
+                remedy=f"correct --{name}, or leave it out",
             )
 
 
