@@ -18,7 +18,7 @@ from espnet_hkd.files import replace_file
 from espnet_hkd.version import __version__
 
 # Parameters that only training needs: a checkpoint may lack them, nothing else.
-HEADS = ("kd_acd.", "kd_lrd.")
+HEADS = ("kd_acd.", "kd_lrd.", "lexicon_ctc.")
 DTYPES = {
     "float32": torch.float32,
     "float16": torch.float16,
@@ -260,4 +260,6 @@ _TEACHING = (
     "acd_gather",
     "lrd_weight",
     "teacher_dim",
+    "lexicon",
+    "lexicon_weight",
 )

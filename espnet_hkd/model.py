@@ -16,6 +16,7 @@ from espnet2.torch_utils.device_funcs import force_gatherable
 from espnet_hkd.checks import check_keys, check_number, check_switch, check_whole
 from espnet_hkd.decoder import CIFDecoder, DecoderOutput
 from espnet_hkd.errors import ConfigError, SearchError
+from espnet_hkd.lexicon import LexiconCTC
 from espnet_hkd.loading import announce_loading, check_weights
 from espnet_hkd.losses import (
     acoustic_contrastive_terms,
@@ -60,6 +61,7 @@ class CIFASRModel(ESPnetASRModel):
         loss = cross entropy + ctc_weight * CTC + quantity_weight * quantity
                + acd_weight * acoustic contrastive + lrd_weight * linguistic regression
 
+    and, beyond the paper, lexicon_weight * CTC of the tokens' pronunciations.
     Every term is a sum over the batch, divided once by the number of target tokens
     (end-of-sentence included) of all ranks. End-of-sentence is a target token of the
     CIF and of the decoder; CTC labels do not contain it.
@@ -77,6 +79,9 @@ class CIFASRModel(ESPnetASRModel):
         acd_gather: Take negatives from all ranks.
         lrd_weight: Weight of the linguistic regression distillation; 0: no head.
         teacher_dim: E; required when one of the distillation weights is above 0.
+        lexicon: File of lines "TOKEN SYMBOL SYMBOL ..."; null: no such loss. It stands
+            on the layers that `encoder_conf.interctc_layer_idx` names.
+        lexicon_weight: Weight of its CTC loss, the mean over these layers.
         options: Those of ESPnetASRModel that apply; see PARENT_OPTIONS.
 
     Raises:
@@ -112,6 +117,8 @@ class CIFASRModel(ESPnetASRModel):
         acd_gather: bool = False,
         lrd_weight: float = 0.0,
         teacher_dim: int | None = None,
+        lexicon: str | None = None,
+        lexicon_weight: float = 0.5,
         **options: Any,
     ) -> None:
         if not isinstance(decoder, CIFDecoder):
@@ -122,6 +129,7 @@ class CIFASRModel(ESPnetASRModel):
                 remedy="set it in the training configuration, or choose another model",
             )
         check_keys("model_conf", options, CIFASRModel, PARENT_OPTIONS)
+        _check_statistics(frontend, normalize)
         ctc_weight = check_number("model_conf.ctc_weight", ctc_weight, least=0)
         super().__init__(
             vocab_size=vocab_size,
@@ -183,6 +191,12 @@ class CIFASRModel(ESPnetASRModel):
             self.kd_acd = torch.nn.Linear(size, teacher_dim)
         if teacher_dim is not None and self.lrd_weight > 0:
             self.kd_lrd = torch.nn.Linear(size, teacher_dim)
+        self.lexicon_weight = check_number(
+            "model_conf.lexicon_weight", lexicon_weight, least=0
+        )
+        self.lexicon_ctc = None
+        if lexicon is not None and self.lexicon_weight > 0:
+            self.lexicon_ctc = _lexicon_ctc(lexicon, tokens, encoder)
         announce_loading(self)
 
     @property
@@ -213,7 +227,7 @@ class CIFASRModel(ESPnetASRModel):
             and the number of own target tokens, by which ESPnet weights the ranks.
         """
         text = text[:, : int(text_lengths.max())]
-        hidden, lengths = self.encode_frames(speech, speech_lengths)
+        hidden, inner, lengths = self._encode_layers(speech, speech_lengths)
         ys_in, ys_out = self.add_sos_eos(text, text_lengths)
         targets = text_lengths + 1
         output = self.decoder.teach(hidden, lengths, ys_in, targets)
@@ -225,6 +239,7 @@ class CIFASRModel(ESPnetASRModel):
         ctc, infeasible = self._ctc_term(hidden, lengths, text, text_lengths)
         quantity = quantity_loss(output.fired.mass, targets)
         acd, acc_acd, lrd = self._distillation_terms(output, ys_out, kwargs)
+        spoken = self._lexicon_term(inner, lengths, text)
 
         tokens = targets.sum()
         loss = (
@@ -233,6 +248,7 @@ class CIFASRModel(ESPnetASRModel):
             + self.quantity_weight * quantity
             + self.acd_weight * acd
             + self.lrd_weight * lrd
+            + self.lexicon_weight * spoken
         ) / tokens
         fired = self._count_tokens(output.fired.mass)
         correct = (output.logits.argmax(-1) == ys_out) & valid
@@ -243,6 +259,7 @@ class CIFASRModel(ESPnetASRModel):
             "loss_quantity": quantity / tokens,
             "loss_acd": acd / tokens,
             "loss_lrd": lrd / tokens,
+            "loss_lexicon": spoken / tokens,
             "acc": correct.sum() / tokens,
             "acc_acd": acc_acd,
             "count_error": (fired - targets).abs().float().mean(),
@@ -266,14 +283,26 @@ class CIFASRModel(ESPnetASRModel):
         check_weights(self, state_dict)
         return super().load_state_dict(state_dict, strict=False, assign=assign)
 
-    def encode_frames(
+    def encode(
         self, speech: torch.Tensor, speech_lengths: torch.Tensor
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        hidden, lengths = self.encode(speech, speech_lengths)
-        if isinstance(hidden, tuple):
-            # Encoders with intermediate CTC return their inner layers as well.
-            hidden = hidden[0]
+        """Frames (B, T, D) and their numbers (B,), without the inner layers.
+
+        With them, which ESPnet's encoders give on demand, its decoding would return
+        something else than hypotheses.
+        """
+        hidden, _, lengths = self._encode_layers(speech, speech_lengths)
         return hidden, lengths
+
+    def _encode_layers(
+        self, speech: torch.Tensor, speech_lengths: torch.Tensor
+    ) -> tuple[torch.Tensor, list[torch.Tensor], torch.Tensor]:
+        """Frames (B, T, D), those of the inner layers asked for, and numbers (B,)."""
+        hidden, lengths = super().encode(speech, speech_lengths)
+        if not isinstance(hidden, tuple):
+            return hidden, [], lengths
+        hidden, inner = hidden
+        return hidden, [frames for _, frames in inner], lengths
 
     def add_sos_eos(
         self, text: torch.Tensor, text_lengths: torch.Tensor
@@ -319,6 +348,15 @@ class CIFASRModel(ESPnetASRModel):
                 zero_infinity=True,
             )
         return loss, infeasible
+
+    def _lexicon_term(
+        self, inner: list[torch.Tensor], lengths: torch.Tensor, text: torch.Tensor
+    ) -> torch.Tensor:
+        """Sum of the pronunciations' CTC losses, the mean over the inner layers."""
+        if self.lexicon_ctc is None:
+            return torch.zeros((), device=text.device)
+        losses = [self.lexicon_ctc(frames, lengths, text) for frames in inner]
+        return torch.stack(losses).mean()
 
     def _distillation_terms(
         self, output: DecoderOutput, ys_out: torch.Tensor, batch: Mapping[str, Any]
@@ -380,3 +418,31 @@ class CIFASRModel(ESPnetASRModel):
         teacher = torch.nn.functional.pad(teacher, (0, 0, 0, short))
         mask = torch.nn.functional.pad(mask, (0, ys_out.size(1) - mask.size(1)))
         return teacher, (mask == 1) & (ys_out != self.ignore_id)
+
+
+def _check_statistics(frontend: Any, normalize: Any) -> None:
+    """Check that `global_mvn` has as many features as the frontend."""
+    mean = getattr(normalize, "mean", None)
+    if frontend is None or not torch.is_tensor(mean):
+        return
+    if frontend.output_size() != mean.size(-1):
+        raise ConfigError(
+            "the feature statistics are of another frontend",
+            got=f"{mean.size(-1)} features in {normalize.stats_file}",
+            wanted=f"{frontend.output_size()}, as frontend_conf says",
+            remedy="collect them again: ./run.sh --stage 10",
+        )
+
+
+def _lexicon_ctc(lexicon: str, tokens: list[str], encoder: Any) -> LexiconCTC:
+    """The pronunciations' head, for an encoder that shows an inner layer."""
+    if not getattr(encoder, "interctc_layer_idx", None):
+        raise ConfigError(
+            "a lexicon needs an inner layer of the encoder",
+            got=f"{type(encoder).__name__} without `interctc_layer_idx`",
+            wanted="the number of a layer below the last, such as "
+            "`encoder_conf: {interctc_layer_idx: [2]}`",
+            remedy="set it; of the encoders, conformer, e_branchformer, branchformer "
+            "and transformer have it",
+        )
+    return LexiconCTC(lexicon, tokens, encoder.output_size())

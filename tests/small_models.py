@@ -20,27 +20,33 @@ def make_decoder(seed: int = 0, **conf):
     return decoder.eval()
 
 
+def make_small_encoder(**conf):
+    from espnet2.asr.encoder.conformer_encoder import ConformerEncoder
+
+    return ConformerEncoder(
+        80,
+        output_size=SIZE,
+        attention_heads=2,
+        linear_units=32,
+        num_blocks=2,
+        cnn_module_kernel=5,
+        macaron_style=True,
+        rel_pos_type="latest",
+        pos_enc_layer_type="rel_pos",
+        selfattention_layer_type="rel_selfattn",
+        **conf,
+    )
+
+
 def make_model(seed: int = 0, *, decoder_conf=None, encoder=None, **model_conf):
     """A CIF recogniser of 80-dimensional features."""
     from espnet2.asr.ctc import CTC
-    from espnet2.asr.encoder.conformer_encoder import ConformerEncoder
 
     from espnet_hkd.model import CIFASRModel
 
     decoder = make_decoder(seed, **(decoder_conf or {}))
     if encoder is None:
-        encoder = ConformerEncoder(
-            80,
-            output_size=SIZE,
-            attention_heads=2,
-            linear_units=32,
-            num_blocks=2,
-            cnn_module_kernel=5,
-            macaron_style=True,
-            rel_pos_type="latest",
-            pos_enc_layer_type="rel_pos",
-            selfattention_layer_type="rel_selfattn",
-        )
+        encoder = make_small_encoder()
     model = CIFASRModel(
         vocab_size=len(VOCAB),
         token_list=VOCAB,

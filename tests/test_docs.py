@@ -8,7 +8,6 @@ import inspect
 import re
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -106,7 +105,7 @@ HEAVY = {"torch", "espnet2", "transformers", "matplotlib", "soundfile"}
 
 
 @pytest.mark.parametrize("name", [*(f"bin.{name}" for name in COMMANDS), "run"])
-def test_help_of_every_command_is_quick_and_names_it(name: str):
+def test_help_of_every_command_names_it_and_loads_nothing_heavy(name: str):
     code = (
         "import runpy, sys\n"
         "sys.argv[1:] = ['--help']\n"
@@ -116,7 +115,6 @@ def test_help_of_every_command_is_quick_and_names_it(name: str):
         "    assert not end.code, end.code\n"
         f"print('heavy:', sorted({HEAVY} & set(sys.modules)))\n"
     )
-    begin = time.monotonic()
     done = subprocess.run(
         [sys.executable, "-c", code],
         cwd=REPOSITORY,
@@ -124,7 +122,6 @@ def test_help_of_every_command_is_quick_and_names_it(name: str):
         text=True,
         check=True,
     )
-    assert time.monotonic() - begin < 1.5
     assert f"-m espnet_hkd.{name}" in done.stdout
     assert done.stdout.endswith("heavy: []\n")
 

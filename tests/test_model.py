@@ -1,10 +1,18 @@
 """The model's losses, statistics, checks of its options and of its checkpoints."""
 
+import numpy as np
 import pytest
 import torch
 
 from espnet_hkd.errors import CheckpointError, ConfigError, SearchError
-from tests.small_models import SIZE, VOCAB, make_batch, make_decoder, make_model
+from tests.small_models import (
+    SIZE,
+    VOCAB,
+    make_batch,
+    make_decoder,
+    make_model,
+    make_small_encoder,
+)
 
 STATISTICS = {
     "loss",
@@ -13,6 +21,7 @@ STATISTICS = {
     "loss_quantity",
     "loss_acd",
     "loss_lrd",
+    "loss_lexicon",
     "acc",
     "acc_acd",
     "count_error",
@@ -239,6 +248,37 @@ def test_another_decoder_is_refused():
             TransformerDecoder(len(VOCAB), SIZE),
             CTC(len(VOCAB), SIZE),
         )
+
+
+def test_statistics_of_another_frontend_are_refused(tmp_path):
+    """Stage 10 is to be run again when frontend_conf has changed."""
+    from espnet2.asr.ctc import CTC
+    from espnet2.asr.frontend.default import DefaultFrontend
+    from espnet2.layers.global_mvn import GlobalMVN
+
+    from espnet_hkd.model import CIFASRModel
+
+    ones = np.ones(40)
+    np.savez(tmp_path / "stats.npz", count=2.0, sum=ones, sum_square=2 * ones)
+    normalize = GlobalMVN(tmp_path / "stats.npz")
+
+    def build(bands):
+        return CIFASRModel(
+            len(VOCAB),
+            VOCAB,
+            DefaultFrontend(n_mels=bands),
+            None,
+            normalize,
+            None,
+            make_small_encoder(),
+            None,
+            make_decoder(),
+            CTC(len(VOCAB), SIZE),
+        )
+
+    build(40)
+    with pytest.raises(ConfigError, match=r"40 features(.|\n)*80(.|\n)*--stage 10"):
+        build(80)
 
 
 def test_ctc_weight_of_one_or_more_keeps_the_decoder():

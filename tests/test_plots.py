@@ -32,7 +32,7 @@ def test_weights_and_firings_are_those_of_decoding():
     model = make_model()
     batch = make_batch()
     with torch.no_grad():
-        hidden, lengths = model.encode_frames(batch["speech"], batch["speech_lengths"])
+        hidden, lengths = model.encode(batch["speech"], batch["speech_lengths"])
         fired = model.decoder.fire(hidden, lengths)
     for row, firing in enumerate(firings_of_batch(model, batch)):
         assert len(firing.weights) == lengths[row]

@@ -293,6 +293,13 @@ def test_slim_names_what_is_missing(tmp_path, name):
     assert not (exp / "slim").exists()
 
 
+@pytest.mark.parametrize("device", ["cuda:97", "toaster"])
+def test_a_device_that_is_not_there_is_named(tmp_path, device):
+    exp = write_experiment(tmp_path / "exp")
+    with pytest.raises(ConfigError, match=f"{device}(.|\n)*remedy"):
+        espnet_hkd.from_pretrained(str(exp), device=device)
+
+
 def test_examples_of_the_readme_and_of_docstrings_run(recipe, monkeypatch, capsys):
     import doctest
 

@@ -152,7 +152,14 @@ asr_stages() {
 # Read all of the teacher store that the training will use, before it does.
 check_teacher() {
     local store
-    store=$(sed -n 's/^ *store: *//p' "$(option asr_config "" "$@")")
+    store=$(python3 - "$(option asr_config "" "$@")" <<'PYTHON'
+import sys
+import yaml
+
+with open(sys.argv[1], encoding="utf-8") as config:
+    print((yaml.safe_load(config).get("preprocessor_conf") or {}).get("store") or "")
+PYTHON
+    )
     [ -z "${store}" ] || python3 -m espnet_hkd.bin.inspect_teacher "${store}"
 }
 

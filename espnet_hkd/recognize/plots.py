@@ -97,7 +97,7 @@ def firings_of_batch(model: Any, batch: dict[str, Any]) -> list[Firing]:
     The weights are shown as predicted; firings are those of the decoding mode, and
     each carries the token that the decoder, told the true tokens before, names there.
     """
-    hidden, lengths = model.encode_frames(batch["speech"], batch["speech_lengths"])
+    hidden, lengths = model.encode(batch["speech"], batch["speech_lengths"])
     decoder = model.decoder
     weights = decoder.weight_predictor(hidden, lengths)
     fired = decoder.fire(hidden, lengths)

@@ -55,6 +55,7 @@ class Recognizer:
     ) -> None:
         import espnet_hkd
 
+        _check_device(device)
         espnet_hkd.register()
         from espnet2.bin.asr_inference import Speech2Text
 
@@ -102,6 +103,7 @@ class Recognizer:
         Raises:
             CheckpointError: Nothing of the kind is there, it is damaged, of a later
                 version, short of weights, or asks for a class that is not known.
+            ConfigError: The device cannot be used.
         """
         model = open_packed(name)
         check_classes(model.read_config(), name)
@@ -320,7 +322,7 @@ class Recognizer:
         speech = torch.from_numpy(samples).to(self.device)[None]
         lengths = torch.tensor([len(samples)], device=self.device)
         try:
-            hidden, hidden_lengths = self.model.encode_frames(speech, lengths)
+            hidden, hidden_lengths = self.model.encode(speech, lengths)
         except TooShortUttError:
             return None
         return hidden[0, : int(hidden_lengths[0])] if len(hidden[0]) else None
@@ -432,3 +434,15 @@ def _rate(stock: Any) -> int:
 
     conf = getattr(stock.asr_train_args, "frontend_conf", None) or {}
     return humanfriendly.parse_size(str(conf.get("fs", 16000)))
+
+
+def _check_device(device: str) -> None:
+    try:
+        torch.empty(0, device=device)
+    except (AssertionError, RuntimeError) as error:
+        raise ConfigError(
+            f"device {device!r} cannot be used",
+            got=str(error).splitlines()[0],
+            wanted='"cpu", or "cuda" where PyTorch finds a GPU',
+            remedy='set device="cpu", or install a PyTorch that fits the GPU\'s driver',
+        ) from error
