@@ -54,7 +54,7 @@ class LexiconCTC(torch.nn.Module):
             raise ConfigError(
                 f"the lexicon {lexicon} lacks tokens of the model",
                 got=f"no line for {len(missing)} of {len(token_list)}: {shown}",
-                wanted="a line TOKEN SYMBOL SYMBOL ... for each token of the token list",
+                wanted="a line TOKEN SYMBOL SYMBOL ... for each token of the list",
                 remedy="add the lines, or set `lexicon: null` in model_conf",
             )
         spoken = [pronounced.get(token, []) for token in token_list]
