@@ -6,6 +6,7 @@ D model width, V vocabulary, N hypotheses of a beam search.
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from typing import Any, NamedTuple
 
@@ -49,6 +50,30 @@ class DecoderOutput(NamedTuple):
     logits: torch.Tensor
     merged: torch.Tensor
     fired: FiredTokens
+
+
+@dataclasses.dataclass(frozen=True)
+class FiredCounts:
+    """What the hypotheses of a search share: firings under each count, K an utterance.
+
+    No tuple: ESPnet would copy it with each hypothesis that ends.
+
+    Attributes:
+        states: (B K, U, D), the CIF vectors.
+        lengths: B K token counts.
+        prior: (B, K) log probability of each count, from the weights alone.
+        frames: T.
+    """
+
+    states: torch.Tensor
+    lengths: tuple[int, ...]
+    prior: torch.Tensor
+    frames: int
+
+    @property
+    def per_utterance(self) -> int:
+        """K."""
+        return self.prior.size(1)
 
 
 class CausalLayer(torch.nn.Module):
@@ -116,6 +141,10 @@ class CIFDecoder(AbsDecoder, BatchScorerInterface):
             `count_error`, not by the losses.
         early_eos: Allow end-of-sentence before the last firing.
         emit_unk: Allow `<unk>` in hypotheses.
+        count_search: Decode with up to so many tokens more and fewer than the weights
+            say, too, and let the scores decide; 0: with what they say alone.
+        count_penalty: Log probability that each token of difference to the sum of the
+            weights costs there.
         initial_weight: Mean weight of a frame before training, in (0, 1); good is the
             corpus' number of tokens (end-of-sentence included) per encoder frame.
 
@@ -136,6 +165,8 @@ class CIFDecoder(AbsDecoder, BatchScorerInterface):
         tail: float = 0.5,
         early_eos: bool = False,
         emit_unk: bool = False,
+        count_search: int = 0,
+        count_penalty: float = 1.0,
         initial_weight: float = 0.25,
         **unknown: Any,
     ) -> None:
@@ -156,6 +187,12 @@ class CIFDecoder(AbsDecoder, BatchScorerInterface):
         self.tail = check_number("decoder_conf.tail", tail, least=0.0, most=1.0)
         self.early_eos = check_switch("decoder_conf.early_eos", early_eos)
         self.emit_unk = check_switch("decoder_conf.emit_unk", emit_unk)
+        self.count_search = check_whole(
+            "decoder_conf.count_search", count_search, least=0
+        )
+        self.count_penalty = check_number(
+            "decoder_conf.count_penalty", count_penalty, least=0.0
+        )
         self.set_special_tokens(blank=0, unk=1, eos=vocab_size - 1)
 
         self.weight_predictor = WeightPredictor(
@@ -189,14 +226,20 @@ class CIFDecoder(AbsDecoder, BatchScorerInterface):
         max_tokens: int | None = None,
     ) -> FiredTokens:
         """Integrate encoder output hidden (B, T, D) of lengths (B,) into tokens."""
+        weights = self.weight_predictor(hidden, lengths)
+        return self._integrate(
+            hidden, weights, lengths, targets=targets, max_tokens=max_tokens
+        )
+
+    def _integrate(
+        self,
+        hidden: torch.Tensor,
+        weights: torch.Tensor,
+        lengths: torch.Tensor,
+        **tokens: Any,
+    ) -> FiredTokens:
         return integrate_and_fire(
-            hidden,
-            self.weight_predictor(hidden, lengths),
-            lengths,
-            targets=targets,
-            max_tokens=max_tokens,
-            threshold=self.threshold,
-            tail=self.tail,
+            hidden, weights, lengths, threshold=self.threshold, tail=self.tail, **tokens
         )
 
     def name_tokens(
@@ -254,10 +297,15 @@ class CIFDecoder(AbsDecoder, BatchScorerInterface):
         logits, merged = self.name_tokens(fired.states, ys_in)
         return DecoderOutput(logits, merged, fired)
 
-    # Beam search. A hypothesis' state is a plain tuple (ESPnet copies it by
-    # `type(obj)(generator)`): the CIF vectors and token counts that all hypotheses
-    # share, the own utterance's row in them, the number of encoder frames, and the
-    # keys and values of the self-attention (layers, 2, H, u, D / H).
+    # Beam search. The number of tokens is a latent variable: with `count_search` C a
+    # hypothesis is scored under K = 2 C + 1 counts at once, else under one, and what
+    # the search sees is their mixture. Each count has a row of its own in what is
+    # fired, K rows for an utterance, one below the other.
+    #
+    # A hypothesis' state is a plain tuple (ESPnet copies it by `type(obj)(generator)`):
+    # what all hypotheses share, the own utterance, the keys and values of the
+    # self-attention (K, layers, 2, H, u, D / H), and the log probability of count and
+    # tokens so far, given the tokens but for the last (K, V).
 
     def init_state(self, x: torch.Tensor) -> tuple:
         """Fire the tokens of one utterance x (T, D)."""
@@ -271,8 +319,7 @@ class CIFDecoder(AbsDecoder, BatchScorerInterface):
             x = x.unsqueeze(0)
         if xs_lengths is None:
             xs_lengths = torch.full((x.size(0),), x.size(1), dtype=torch.long)
-        fired = self.fire(x, xs_lengths.to(x.device))
-        return (fired.states, tuple(fired.lengths.tolist()), None, x.size(1), None)
+        return (self._fire_counts(x, xs_lengths.to(x.device)), None, None, None)
 
     def batch_score(
         self,
@@ -287,13 +334,15 @@ class CIFDecoder(AbsDecoder, BatchScorerInterface):
         Let F be the utterance's fired tokens. At tokens 1 to F - 1 end-of-sentence is
         forbidden unless `early_eos`; token F may be anything; after it only
         end-of-sentence is left, at score 0 (its firing was missed, no label is lost).
-        Nothing is renormalised.
+        Nothing is renormalised. With `count_search` this holds for each count, and the
+        scores are those of the mixture.
 
         Args:
             ys: (N, u + 1) int64, start-of-sentence and the u tokens so far.
             states: N states.
             xs: (N, T, D); read only to notice a search that feeds the speech in pieces.
-            return_hs: Return the merged states (N, D) too.
+            return_hs: Return the merged states (N, D) too, those of the likeliest
+                count.
             xs_mask: Accepted because padding is known from the first state.
 
         Returns:
@@ -302,33 +351,44 @@ class CIFDecoder(AbsDecoder, BatchScorerInterface):
         Raises:
             SearchError: When the speech comes in pieces (streaming).
         """
-        shared, counts, _, frames, _ = states[0]
-        if xs.size(1) != frames:
+        shared: FiredCounts = states[0][0]
+        if xs.size(1) != shared.frames:
             raise SearchError(
                 "streaming search cannot decode a CIF model: it needs whole utterances",
-                got=f"{xs.size(1)} encoder frames after {frames} at the start",
+                got=f"{xs.size(1)} encoder frames after {shared.frames} at the start",
                 wanted="the same encoder output at every step",
                 remedy="set `streaming: false` in the decoding configuration",
             )
-        per_utterance = len(states) // len(counts)
-        rows = [
-            i // per_utterance if s[2] is None else s[2] for i, s in enumerate(states)
-        ]
-        fired = torch.tensor([counts[row] for row in rows], device=xs.device)
+        counts = shared.per_utterance
+        each = len(states) * counts // len(shared.lengths)
+        utterances = [i // each if s[1] is None else s[1] for i, s in enumerate(states)]
+        rows = [row * counts + k for row in utterances for k in range(counts)]
+        fired = torch.tensor([shared.lengths[row] for row in rows], device=xs.device)
         step = ys.size(1) - 1
-        if step >= max(counts[row] for row in rows):
+        weight = self._count_weights(ys, states, shared, utterances)
+        caches = [s[2] for s in states]
+        if step >= int(fired.max()):
             logp = xs.new_zeros(len(rows), self.output_layer.out_features).float()
             merged = xs.new_zeros(len(rows), xs.size(2))
-            caches = [s[4] for s in states]
         else:
-            past = None if step == 0 else torch.stack([s[4] for s in states])
-            logp, merged, caches = self._step(ys, shared, rows, past)
-        logp = self._allow(logp, step, fired)
+            past = None if step == 0 else torch.cat(caches)
+            last = ys[:, -1:].repeat_interleave(counts, dim=0)
+            logp, merged, present = self._step(last, step, shared.states, rows, past)
+            caches = list(present.split(counts))
+        logp = self._allow(logp, step, fired).view(len(states), counts, -1)
+        joint = weight[..., None] + logp  # (N, K, V)
+        # Alone, a count's weight is 0 and the sum is the score itself, to the last bit.
+        logp = joint.logsumexp(1) if counts > 1 else joint[:, 0]
         new_states = [
-            (shared, counts, row, frames, cache)
-            for row, cache in zip(rows, caches, strict=True)
+            (shared, row, cache, known)
+            for row, cache, known in zip(utterances, caches, joint, strict=True)
         ]
-        return ((logp, merged) if return_hs else logp), new_states
+        if not return_hs:
+            return logp, new_states
+        likeliest = weight.argmax(1) + counts * torch.arange(
+            len(states), device=weight.device
+        )
+        return (logp, merged[likeliest]), new_states
 
     def score(self, y: torch.Tensor, state: Any, x: torch.Tensor) -> Any:
         """Refuse searches that score one hypothesis at a time."""
@@ -372,30 +432,78 @@ class CIFDecoder(AbsDecoder, BatchScorerInterface):
         merged = self.linear_merge(torch.cat([x, fired_states.to(x.dtype)], dim=-1))
         return self.output_layer(merged), merged
 
+    def _fire_counts(self, hidden: torch.Tensor, lengths: torch.Tensor) -> FiredCounts:
+        """Fire hidden (B, T, D) of lengths (B,) under each count to be tried."""
+        weights = self.weight_predictor(hidden, lengths)
+        fired = self._integrate(hidden, weights, lengths)
+        reach = self.count_search
+        if reach == 0:
+            prior = hidden.new_zeros(hidden.size(0), 1, dtype=torch.float32)
+            return FiredCounts(
+                fired.states, tuple(fired.lengths.tolist()), prior, hidden.size(1)
+            )
+        # Scaled as in training, also to the count that the weights say themselves.
+        offset = torch.arange(-reach, reach + 1, device=hidden.device)
+        count = fired.lengths[:, None].to(hidden.device) + offset  # (B, K)
+        prior = -self.count_penalty * (count - fired.mass[:, None]).abs().float()
+        # Silence stays silent, and speech is never made silent.
+        silent = fired.lengths[:, None] == 0
+        possible = torch.where(silent, count == 0, count > 0)
+        prior = prior.masked_fill(~possible, FORBIDDEN)
+        each = len(offset)
+        scaled = self._integrate(
+            hidden.repeat_interleave(each, dim=0),
+            weights.repeat_interleave(each, dim=0),
+            lengths.repeat_interleave(each),
+            targets=count.clamp(min=0).flatten(),
+        )
+        return FiredCounts(
+            scaled.states,
+            tuple(scaled.lengths.tolist()),
+            prior.log_softmax(-1),
+            hidden.size(1),
+        )
+
+    @staticmethod
+    def _count_weights(
+        ys: torch.Tensor,
+        states: list[Any],
+        shared: FiredCounts,
+        utterances: list[int],
+    ) -> torch.Tensor:
+        """Log probability (N, K) of each count, given the tokens so far."""
+        if ys.size(1) == 1:
+            return shared.prior[utterances]
+        if shared.per_utterance == 1:
+            return shared.prior.new_zeros(len(states), 1)
+        said = ys[:, -1].tolist()
+        known = [s[3][:, token] for s, token in zip(states, said, strict=True)]
+        return torch.stack(known).log_softmax(-1)
+
     def _step(
         self,
-        ys: torch.Tensor,
-        shared: torch.Tensor,
+        last: torch.Tensor,
+        step: int,
+        fired_states: torch.Tensor,
         rows: list[int],
         past: torch.Tensor | None,
-    ) -> tuple[torch.Tensor, torch.Tensor, list[torch.Tensor]]:
-        """Name one token of each hypothesis: log p (N, V), merged (N, D), caches."""
-        step = ys.size(1) - 1
-        index = torch.tensor(rows, device=shared.device)
-        current = shared[index, step].unsqueeze(1)
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """Name one token after `last` (M, 1): log p (M, V), merged (M, D), cache."""
+        index = torch.tensor(rows, device=fired_states.device)
+        current = fired_states[index, step].unsqueeze(1)
         previous = (
             torch.zeros_like(current)
             if step == 0
-            else shared[index, step - 1].unsqueeze(1)
+            else fired_states[index, step - 1].unsqueeze(1)
         )
-        x = self._input(ys[:, -1:], previous, first=step)
+        x = self._input(last, previous, first=step)
         presents = []
         for i, layer in enumerate(self.layers):
             x, present = layer.step(x, None if past is None else past[:, i])
             presents.append(present)
         logits, merged = self._output(x, current)
         logp = logits[:, 0].float().log_softmax(dim=-1)
-        return logp, merged[:, 0], list(torch.stack(presents, dim=1))
+        return logp, merged[:, 0], torch.stack(presents, dim=1)
 
     def _allow(
         self, logp: torch.Tensor, step: int, fired: torch.Tensor

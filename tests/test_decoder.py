@@ -168,6 +168,68 @@ def test_early_eos_admits_shorter_hypotheses():
     assert min(lengths[True]) < fired - 1
 
 
+@torch.no_grad()
+def mixture_score(decoder, hidden, labels, reach):
+    """Log of the sum, over counts, of the tokens' probability under each."""
+    lengths = torch.tensor([len(hidden)])
+    own = decoder.fire(hidden[None], lengths)
+    counts = [own.lengths[0] + d for d in range(-reach, reach + 1)]
+    cost = decoder.count_penalty
+    prior = torch.stack([-cost * (count - own.mass[0]).abs() for count in counts])
+    terms = []
+    for count, weight in zip(counts, prior.log_softmax(0), strict=True):
+        tokens = [*labels, EOS][:count]
+        if len(labels) not in (count - 1, count):
+            continue
+        fired = decoder.fire(hidden[None], lengths, targets=count[None])
+        ys_in = torch.tensor([[EOS, *tokens[:-1]]])
+        logits, _ = decoder.name_tokens(fired.states[:, :count], ys_in)
+        logp = logits[0].log_softmax(-1)
+        terms.append(weight + logp[range(int(count)), tokens].sum())
+    return float(torch.stack(terms).logsumexp(0))
+
+
+@pytest.mark.parametrize("reach", [1, 2])
+def test_count_search_scores_the_mixture_over_counts(reach):
+    decoder = make_decoder(count_search=reach, count_penalty=0.5)
+    for hidden in encoder_output(31, 20):
+        hypotheses = make_search(decoder, beam=8)(hidden, maxlenratio=-60)
+        lengths = {len(labels_of(h)) for h in hypotheses[:8]}
+        assert len(lengths) > 1
+        for hypothesis in hypotheses[:8]:
+            wanted = mixture_score(decoder, hidden, labels_of(hypothesis), reach)
+            assert float(hypothesis.score) == pytest.approx(wanted, abs=1e-4)
+
+
+def test_count_search_with_batch_mates_finds_the_same():
+    decoder = make_decoder(count_search=1)
+    inputs = encoder_output(31, 20, 9)
+    padded = torch.nn.utils.rnn.pad_sequence(inputs, batch_first=True)
+    lengths = torch.tensor([len(hidden) for hidden in inputs])
+    search = make_search(decoder, ctc_weight=0.3)
+    together = search(padded, x_lengths=lengths, maxlenratio=-60)
+    for hidden, ranked in zip(inputs, together, strict=True):
+        alone = search(hidden, maxlenratio=-60)[0]
+        assert labels_of(ranked[0]) == labels_of(alone)
+        assert float(ranked[0].score) == pytest.approx(float(alone.score), abs=1e-4)
+
+
+def test_count_search_keeps_the_count_that_a_high_penalty_dictates():
+    hidden = encoder_output(31)[0]
+    decoder = make_decoder(count_search=2, count_penalty=1e4)
+    fired = decoder.fire(hidden[None], torch.tensor([len(hidden)]))
+    nearest = int(fired.mass[0].round())
+    best = make_search(decoder)(hidden, maxlenratio=-60)[0]
+    assert len(labels_of(best)) in (nearest - 1, nearest)
+
+
+def test_count_search_leaves_silence_empty():
+    decoder = make_decoder(initial_weight=0.001, count_search=2, count_penalty=0.0)
+    best = make_search(decoder)(encoder_output(12)[0], maxlenratio=-20)[0]
+    assert labels_of(best) == []
+    assert float(best.score) == pytest.approx(0.0, abs=1e-6)
+
+
 @pytest.mark.parametrize("emit_unk", [False, True])
 def test_unk_is_emitted_only_when_allowed_and_blank_never(emit_unk):
     decoder = make_decoder(emit_unk=emit_unk)
@@ -192,8 +254,9 @@ def test_one_step_computes_one_position():
     assert set(positions) == {1}
 
 
-def test_fires_once_per_utterance():
-    decoder = make_decoder()
+@pytest.mark.parametrize("count_search", [0, 2])
+def test_fires_once_per_utterance(count_search):
+    decoder = make_decoder(count_search=count_search)
     calls = []
     decoder.weight_predictor.register_forward_hook(
         lambda module, inputs, output: calls.append(inputs[0].size(0))
@@ -258,6 +321,9 @@ def test_streaming_search_is_refused():
         ({"attention_heads": 3}, "attention_heads"),
         ({"dropout_rate": -0.1}, "dropout_rate"),
         ({"early_eos": "yes"}, "early_eos"),
+        ({"count_search": -1}, "count_search"),
+        ({"count_search": 0.5}, "count_search"),
+        ({"count_penalty": -0.1}, "count_penalty"),
         ({"initial_weight": 0.0}, "initial_weight"),
     ],
     ids=lambda value: value if isinstance(value, str) else None,
