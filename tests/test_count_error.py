@@ -42,6 +42,16 @@ def test_tokens_fired_are_compared_with_those_of_the_transcript(exp, data, capsy
     assert f"count error {error:.3f}" in capsys.readouterr().out
 
 
+def test_what_the_search_decided_can_be_counted(exp, data, tmp_path, capsys):
+    found = tmp_path / "found"
+    found.write_text("u1 aba\nu2 \n")
+    counted = program.count_differences(str(exp), data, found)
+    assert counted == {"u1": -1, "u2": -1}
+    found.write_text("u1 aba\n")
+    assert program.main([str(exp), str(data), "--hypotheses", str(found)]) == 1
+    assert "such as u2" in capsys.readouterr().err
+
+
 def test_a_set_that_is_not_whole_is_named(exp, data, capsys):
     (data / "wav.scp").write_text("")
     assert program.main([str(exp), str(data)]) == 1

@@ -6,6 +6,12 @@ fired, with the model's own tail, and tokens of the transcript, end-of-sentence
 included in both. Too few firings become deletions, too many insertions.
 
     python tools/count_error.py exp/asr_hkd dump/raw/train_dev
+
+With --hypotheses, what a search has decided counts instead of what the weights say: the
+two differ with decoder_conf.count_search.
+
+    python tools/count_error.py exp/asr_hkd dump/raw/train_dev \\
+        --hypotheses exp/asr_hkd/DECODE/org/train_dev/text
 """
 
 from __future__ import annotations
@@ -27,6 +33,9 @@ def get_parser() -> argparse.ArgumentParser:
         "model", help="experiment, checkpoint or packed model, as from_pretrained takes"
     )
     parser.add_argument("data", type=Path, help="folder with text and wav.scp (files)")
+    parser.add_argument(
+        "--hypotheses", type=Path, help="Kaldi-style text of what was recognised"
+    )
     parser.add_argument("--worst", type=int, default=5, help="utterances to name")
     return parser
 
@@ -44,12 +53,28 @@ def read_table(path: Path) -> dict[str, str]:
     return {line.split(maxsplit=1)[0]: line.partition(" ")[2] for line in lines}
 
 
-def count_differences(model: str, data: Path) -> dict[str, int]:
-    """Tokens fired minus tokens of the transcript, for each utterance."""
+def count_differences(
+    model: str, data: Path, hypotheses: Path | None = None
+) -> dict[str, int]:
+    """Tokens fired, or recognised, minus those of the transcript, by utterance."""
     import espnet_hkd
 
     recognizer = espnet_hkd.from_pretrained(model)
     audio, texts = read_table(data / "wav.scp"), read_table(data / "text")
+    if hypotheses is not None:
+        found = read_table(hypotheses)
+        missing = sorted(texts.keys() - found.keys())
+        if missing:
+            raise DataError(
+                f"{hypotheses} lacks utterances of {data}",
+                got=f"{len(missing)} missing, such as {missing[0]}",
+                wanted="a hypothesis for each, empty ones too",
+                remedy="decode the whole set (stage 12)",
+            )
+        return {
+            id: recognizer.count_tokens(found[id]) - recognizer.count_tokens(text)
+            for id, text in texts.items()
+        }
     differences = {}
     for id, text in texts.items():
         if id not in audio:
@@ -67,7 +92,7 @@ def count_differences(model: str, data: Path) -> dict[str, int]:
 def main(argv: list[str] | None = None) -> int:
     args = get_parser().parse_args(argv)
     try:
-        differences = count_differences(args.model, args.data)
+        differences = count_differences(args.model, args.data, args.hypotheses)
     except HKDError as error:
         print(f"count_error: {error}", file=sys.stderr)
         return 1

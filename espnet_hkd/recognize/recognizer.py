@@ -12,6 +12,7 @@ import numpy as np
 import torch
 
 from espnet_hkd.checks import is_number, is_whole
+from espnet_hkd.cif import FiredTokens
 from espnet_hkd.errors import CheckpointError, ConfigError, DataError, SearchError
 from espnet_hkd.packed import check_classes, open_packed
 from espnet_hkd.recognize.audio import check_file, cut_at_silences, load_audio
@@ -379,15 +380,8 @@ class Recognizer:
 
     def _transcripts(self, piece: _Piece, ranked: list[Any]) -> list[Transcript]:
         """Text, times and confidences of a piece's hypotheses."""
-        decoder = self.model.decoder
         hidden = piece.hidden
-        fired = decoder.fire(
-            hidden[None], torch.tensor([len(hidden)]).to(hidden.device)
-        )
-        count = int(fired.lengths[0])
-        ends = fired.ends[0, :count].tolist()
-        seconds = piece.samples / self.sample_rate
-        times = [min(end * self.frame_seconds, seconds) + piece.offset for end in ends]
+        own = self._firing(hidden)
         transcripts = []
         for hypothesis in ranked:
             ids = hypothesis.yseq[1:-1].tolist()
@@ -397,6 +391,10 @@ class Recognizer:
                 if self._tokenizer is not None
                 else " ".join(symbols)
             )
+            # Where counts are searched, the count that names the tokens with their end.
+            searched = self.model.decoder.count_search > 0
+            fired = self._firing(hidden, len(ids) + 1) if searched else own
+            times = self._times(fired, piece)
             confidences = self._confidences(fired.states[:, : len(ids)], ids)
             starts = [piece.offset, *times]
             tokens = [
@@ -405,6 +403,18 @@ class Recognizer:
             ]
             transcripts.append(Transcript(text, float(hypothesis.score), tokens))
         return transcripts
+
+    def _firing(self, hidden: torch.Tensor, count: int | None = None) -> FiredTokens:
+        """Fire what the weights say, or this count, from hidden (T, D)."""
+        targets = None if count is None else torch.tensor([count], device=hidden.device)
+        length = torch.tensor([len(hidden)], device=hidden.device)
+        return self.model.decoder.fire(hidden[None], length, targets=targets)
+
+    def _times(self, fired: FiredTokens, piece: _Piece) -> list[float]:
+        """Ends of the tokens in the recording, in seconds."""
+        last = piece.samples / self.sample_rate
+        ends = fired.ends[0, : int(fired.lengths[0])].tolist()
+        return [min(end * self.frame_seconds, last) + piece.offset for end in ends]
 
     def _confidences(self, states: torch.Tensor, ids: list[int]) -> list[float]:
         if not ids:
