@@ -50,6 +50,8 @@ def build(config: Path, token_list: list[str], store: Path | None):
     conf |= {"token_list": token_list, "token_type": "word"}
     conf |= {"normalize": "utterance_mvn", "normalize_conf": {}}
     conf["frontend_conf"] = conf["frontend_conf"] | {"fs": 16000}
+    lexicon = CONF.parent / conf["model_conf"]["lexicon"]
+    conf["model_conf"] = conf["model_conf"] | {"lexicon": str(lexicon)}
     if store is not None:
         conf["preprocessor_conf"] = {"store": str(store)}
     arguments = namespace.Namespace(**conf)

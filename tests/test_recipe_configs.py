@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -14,6 +15,7 @@ from espnet2.tasks.lm import LMTask
 
 import espnet_hkd
 from espnet_hkd.decoder import CIFDecoder
+from espnet_hkd.lexicon import read_lexicon
 from espnet_hkd.preprocessor import HKDPreprocessor
 from tests.recipe_material import REPOSITORY
 
@@ -31,8 +33,9 @@ def configs(pattern: str) -> list:
     return [pytest.param(path, id=str(path.relative_to(RECIPES))) for path in found]
 
 
-def token_list(folder: Path, size: int) -> Path:
-    names = [f"t{number}" for number in range(size - 3)]
+def token_list(folder: Path, size: int, names: Sequence[str] = ()) -> Path:
+    """A list of so many tokens, named as far as there are names."""
+    names = [*names, *(f"t{number}" for number in range(size))][: size - 3]
     path = folder / "tokens.txt"
     path.write_text("\n".join(["<blank>", "<unk>", *names, "<sos/eos>"]) + "\n")
     return path
@@ -48,11 +51,22 @@ def dry_run(config: Path, folder: Path, monkeypatch, size: int | None = None):
         return built["model"]
 
     monkeypatch.setattr(ASRTask, "build_model", remember)
-    size = size or VOCABULARY[config.relative_to(RECIPES).parts[0]]
+    recipe = RECIPES / config.relative_to(RECIPES).parts[0] / "asr1"
+    size = size or VOCABULARY[recipe.parent.name]
+    # Where run.sh calls asr_train, and the paths of a configuration begin.
+    monkeypatch.chdir(recipe)
+    lexicon = yaml.safe_load(config.read_text())["model_conf"].get("lexicon")
+    names = list(read_lexicon(lexicon)) if lexicon else []
+    tokens = token_list(folder, size, names)
     ASRTask.main(
         cmd=[
             *("--config", str(config), "--output_dir", str(folder / "exp")),
-            *("--token_list", str(token_list(folder, size)), "--token_type", "char"),
+            *(
+                "--token_list",
+                str(token_list(folder, size, names)),
+                "--token_type",
+                "char",
+            ),
             *("--dry_run", "true", "--iterator_type", "none", "--ngpu", "0"),
         ]
     )

@@ -28,10 +28,10 @@ EPOCHS = 3
 def tiny_config(folder: Path) -> Path:
     """The recipe's own configuration, made small."""
     conf = yaml.safe_load((RECIPE / "conf" / "train_asr_cif_hkd.yaml").read_text())
-    conf["frontend_conf"]["n_mels"] = 40
-    conf["encoder_conf"] |= {"output_size": 32, "linear_units": 32, "num_blocks": 1}
+    conf["encoder_conf"] |= {"output_size": 32, "linear_units": 32, "num_blocks": 2}
+    conf["encoder_conf"]["interctc_layer_idx"] = [1]
     conf["decoder_conf"] |= {"linear_units": 32, "num_blocks": 1}
-    conf["scheduler_conf"]["max_steps"] = 60
+    conf["scheduler_conf"] |= {"first_cycle_steps": 60, "warmup_steps": 5}
     conf |= {"max_epoch": EPOCHS, "num_att_plot": 1, "num_workers": 0}
     path = folder / "train_tiny.yaml"
     path.write_text(yaml.safe_dump(conf))

@@ -99,6 +99,9 @@ def build_model(config: str, tokens: list[str]) -> Any:
         )
     args = ASRTask.get_parser().parse_args(["--config", config])
     args.token_list = tokens
+    if tokens == read_tokens(str(len(tokens))):
+        # Tokens without a name have no pronunciation.
+        args.model_conf = {**args.model_conf, "lexicon": None}
     # It has no parameters, and asr.sh's choice would ask for stage 10's statistics.
     args.normalize = None
     return ASRTask.build_model(args)
