@@ -61,12 +61,7 @@ def dry_run(config: Path, folder: Path, monkeypatch, size: int | None = None):
     ASRTask.main(
         cmd=[
             *("--config", str(config), "--output_dir", str(folder / "exp")),
-            *(
-                "--token_list",
-                str(token_list(folder, size, names)),
-                "--token_type",
-                "char",
-            ),
+            *("--token_list", str(tokens), "--token_type", "char"),
             *("--dry_run", "true", "--iterator_type", "none", "--ngpu", "0"),
         ]
     )
