@@ -185,11 +185,20 @@ def test_experiment_outside_the_recipe_is_refused_before_any_work(tmp_path: Path
     assert not (recipe / "data").exists()
 
 
-def test_a_wrong_choice_for_long_texts_is_named_before_any_work(tmp_path: Path):
+@pytest.mark.parametrize(
+    ("option", "wanted"),
+    [
+        ("--long_texts", "stop, skip or keep"),
+        ("--pack_dtype", "float32, float16 or bfloat16"),
+    ],
+)
+def test_a_choice_there_is_not_is_named_before_any_work(
+    tmp_path: Path, option: str, wanted: str
+):
     recipe = make_recipe(tmp_path / "recipe")
-    done = run(recipe / "run.sh", "--long_texts", "ignore")
+    done = run(recipe / "run.sh", option, "other")
     assert done.returncode == 1
-    assert "stop, skip or keep" in done.stderr
+    assert wanted in done.stderr
     assert not (recipe / "data").exists()
 
 

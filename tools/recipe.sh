@@ -189,8 +189,9 @@ packed_names() {
 
 # Pack the model without what only training needs: distillation heads and teacher.
 # The archive lies where asr.sh would have put it, with a model card in it.
-pack_slim() {
-    local names exp checkpoint archive
+pack_slim() { # pack_slim DTYPE [--NAME VALUE]...
+    local pack_dtype=$1 names exp checkpoint archive
+    shift
     names=$(packed_names "$@")
     archive=${names#* }
     exp=$(dirname "${names% *}")
@@ -201,7 +202,7 @@ pack_slim() {
         return
     fi
     python3 -m espnet_hkd.bin.slim "${exp}" --checkpoint "${checkpoint}" \
-        --inference_config "$(option inference_config "" "$@")"
+        --inference_config "$(option inference_config "" "$@")" --dtype "${pack_dtype}"
     asr_stages 14 14 "$@" --asr_exp "${exp}/slim"
     mv "${exp}/slim/slim_${checkpoint%.*}.zip" "${archive}"
     write_card "${archive}"
@@ -259,6 +260,8 @@ Options of this recipe:
     --teacher_opts  # More options of espnet_hkd.bin.extract_teacher, e.g. "--layer 5".
     --long_texts    # If training texts have more tokens than encoder frames: stop, train
                     # without them (skip) or with them (keep) (default="stop").
+    --pack_dtype    # Of the packed weights: float32, or for half the size float16 or
+                    # bfloat16 (default="float32").
 ${recipe_help:+${recipe_help}
 }All other options are those of ESPnet's asr.sh:
 HELP
@@ -268,7 +271,8 @@ HELP
 # Options of one recipe that asr.sh does not know: their names in recipe_options, what
 # they do in recipe_help.
 run_recipe() {
-    local args=() stage stop_stage plm teacher_opts long_texts hook text corpus=$1 name
+    local args=() stage stop_stage plm teacher_opts long_texts pack_dtype hook text name
+    local corpus=$1 own="plm teacher_opts long_texts pack_dtype ${recipe_options:-}"
     local threads=${OMP_NUM_THREADS:-}
     shift
     # valid.acc, asr.sh's choice, is teacher-forced and blind to the number of tokens
@@ -278,17 +282,21 @@ run_recipe() {
     plm=$(option plm none "$@")
     teacher_opts=$(option teacher_opts "" "$@")
     long_texts=$(option long_texts stop "$@")
+    pack_dtype=$(option pack_dtype float32 "$@")
     stage=$(option stage 1 "$@")
     stop_stage=$(option stop_stage 10000 "$@")
     [[ ${long_texts} =~ ^(stop|skip|keep)$ ]] || fail \
         "run.sh: --long_texts has no such value" "  got:    ${long_texts}" \
         "  wanted: stop, skip or keep"
+    [[ ${pack_dtype} =~ ^(float32|float16|bfloat16)$ ]] || fail \
+        "run.sh: --pack_dtype has no such value" "  got:    ${pack_dtype}" \
+        "  wanted: float32, float16 or bfloat16"
     while [ $# -gt 0 ]; do
         name=${1//-/_}
         case ${name} in
             __help | _h) show_help && args=(--help) && break ;;
         esac
-        case " plm teacher_opts long_texts${recipe_options:+ ${recipe_options}} " in
+        case " ${own} " in
             *" ${name#__} "*) ;;
             *) args+=("$1" ${2+"$2"}) ;;
         esac
@@ -334,7 +342,7 @@ run_recipe() {
     OMP_NUM_THREADS=${threads:-$(nproc)} asr_stages 11 11 "$@"
     asr_stages 12 13 "$@"
     if wanted 14 skip_packing "$@"; then
-        pack_slim "$@"
+        pack_slim "${pack_dtype}" "$@"
     fi
     if wanted 15 skip_upload_hf "$@"; then
         upload "$@"
