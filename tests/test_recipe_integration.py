@@ -68,7 +68,7 @@ class Recipe:
             start_new_session=True,
         )
         log = self.exp / "train.log"
-        deadline = time.monotonic() + 180
+        deadline = time.monotonic() + 400
         while not (log.is_file() and f"2/{EPOCHS}epoch started" in log.read_text()):
             assert process.poll() is None, log.read_text()[-3000:]
             assert time.monotonic() < deadline, "training does not begin"
