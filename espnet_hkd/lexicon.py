@@ -34,6 +34,8 @@ class LexiconCTC(torch.nn.Module):
             token, or lacks a token.
     """
 
+    table: torch.Tensor
+
     def __init__(
         self,
         lexicon: str | Path,

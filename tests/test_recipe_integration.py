@@ -182,9 +182,9 @@ def test_another_token_list_is_trained_from_the_packed_model(recipe: Recipe):
         yaml.safe_load((exp / "config.yaml").read_text())["token_list"]
         for exp in (recipe.exp, tuned)
     )
-    # AN4 spells: its letters are words, too.
+    # AN4 spells: its letters are words, too, but for the mini AN4's.
     shared = set(words) & set(letters)
-    assert len(shared) > 3
+    assert shared >= {"<blank>", "<unk>", "<sos/eos>"}
     assert f"{len(shared)} tokens are in both lists" in log
     for part in ("encoder", "decoder", "normalize"):
         assert re.search(rf"taken whole: .*{part} \(\d+ weights\)", log), part
