@@ -205,9 +205,12 @@ def _results(texts: list[str]) -> str:
     for line in lines:
         # Headings stand one level below the card's own, and between empty lines.
         table += ["", f"#{line}", ""] if line.startswith("#") else [line]
+    # ESPnet also heads the tables of units that were not scored.
+    empty = r"#+ \w+\n\n\|dataset.*\n\|---.*(\n(?!\|)|\Z)"
+    text = re.sub(r"\n{3,}", "\n\n", re.sub(empty, "", "\n".join(table)))
     return (
         "As counted by sclite: per cent of words (WER), characters (CER) or tokens "
-        "(TER).\n" + re.sub(r"\n{3,}", "\n\n", "\n".join(table))
+        "(TER).\n" + text.rstrip()
     )
 
 
@@ -263,6 +266,8 @@ config.yaml."""
 def _training(config: dict[str, Any], facts: Facts) -> str:
     taught = config.get("taught_with") or {}
     terms = "cross entropy, CTC and the quantity loss of CIF"
+    if taught.get("lexicon_weight"):
+        terms += f", CTC of pronunciations (weight {taught['lexicon_weight']})"
     weights = _plm_weights(config)
     if not weights:
         return f"Losses: {terms}. No language model was its teacher."

@@ -1,4 +1,4 @@
-"""Checkpoints for decoding: without distillation heads, teacher store and optimizer."""
+"""Checkpoints for decoding: without heads of training, teacher store and optimizer."""
 
 from __future__ import annotations
 
@@ -102,7 +102,7 @@ def slim(
     size = (out / checkpoint).stat().st_size / 2**20
     return [
         f"wrote {out / checkpoint}: {numbers:,} weights, {dtype}, {size:.1f} MiB",
-        f"dropped: {', '.join(dropped) or 'nothing: no distillation heads'}",
+        f"dropped: {', '.join(dropped) or 'nothing: no heads of training'}",
     ]
 
 
@@ -195,6 +195,11 @@ def _slim_config(
     config = dict(config)
     model_conf = dict(config.get("model_conf") or {})
     taught = {key: model_conf[key] for key in _TEACHING if key in model_conf}
+    # Its weight says that there was one; the file is of the training machine.
+    if taught.pop("lexicon", None) is None:
+        taught.pop("lexicon_weight", None)
+    else:
+        taught.setdefault("lexicon_weight", 0.5)
     for key in _TEACHING:
         model_conf.pop(key, None)
     config["model_conf"] = model_conf

@@ -17,7 +17,7 @@ logger = logging.getLogger(__name__)
 
 
 def check_weights(model: Any, state_dict: Mapping[str, torch.Tensor]) -> None:
-    """Check that weights fit a CIF model; only the distillation heads may be missing.
+    """Check that weights fit a CIF model; only heads of training may be missing.
 
     Raises:
         CheckpointError: For missing, surplus or differently shaped weights.
@@ -46,7 +46,7 @@ def check_weights(model: Any, state_dict: Mapping[str, torch.Tensor]) -> None:
             "checkpoint and configuration name different weights",
             got=f"missing: {_some(missing)}; surplus: {_some(surplus)}",
             wanted="every weight of the configured model, and no other; only "
-            "those of the distillation heads may be missing",
+            "those of heads that only training needs may be missing",
             remedy="use the config.yaml that was written beside this checkpoint"
             + _more_remedies(missing, surplus),
         )

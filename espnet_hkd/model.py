@@ -272,7 +272,7 @@ class CIFASRModel(ESPnetASRModel):
     def load_state_dict(
         self, state_dict: Mapping[str, Any], strict: bool = True, assign: bool = False
     ) -> Any:
-        """Load weights; only the distillation heads may be missing.
+        """Load weights; only heads of training (`HEADS`) may be missing.
 
         ESPnet loads with strict=False in decoding, so that a checkpoint that does not
         fit would decode at random. Here `strict` makes no difference.

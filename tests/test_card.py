@@ -36,6 +36,11 @@ RESULTS = """\
 |---|---|---|---|---|---|---|---|---|
 |decode_asr/test|130|773|97.2|2.1|0.8|0.4|3.2|12.3|
 
+### TER
+
+|dataset|Snt|Wrd|Corr|Sub|Del|Ins|Err|S.Err|
+|---|---|---|---|---|---|---|---|---|
+
 """
 FACTS = Facts("en", ["an4"], "cc-by-4.0", {"tiny-bert": "apache-2.0"})
 STORE = '{"plm": "/home/me/models/tiny-bert", "digest": "12ab", "layer": 6}'
@@ -86,6 +91,8 @@ def test_card_names_method_teacher_results_limits_and_papers(archive: Path):
     assert "/home/me" not in card
     assert "|decode_asr/test|130|773|97.2|2.1|0.8|0.4|3.2|12.3|" in card
     assert "Git hash" not in card
+    # A unit that was not scored has a table without rows.
+    assert "# WER" in card and "# TER" not in card
     assert "does not stream" in card
     assert len(re.findall(r"^@inproceedings", card, re.M)) == 3
     headings = re.findall(r"^(#+) ", card, re.M)

@@ -184,7 +184,7 @@ def test_another_token_list_is_trained_from_the_packed_model(recipe: Recipe):
     )
     # AN4 spells: its letters are words, too, but for the mini AN4's.
     shared = set(words) & set(letters)
-    assert shared >= {"<blank>", "<unk>", "<sos/eos>"}
+    assert shared > {"<blank>", "<unk>", "<sos/eos>"} or recipe.an4 is None
     assert f"{len(shared)} tokens are in both lists" in log
     for part in ("encoder", "decoder", "normalize"):
         assert re.search(rf"taken whole: .*{part} \(\d+ weights\)", log), part

@@ -17,7 +17,7 @@ from espnet_hkd.checkpoint import slim
 from espnet_hkd.errors import CheckpointError, ConfigError, DataError, SearchError
 from espnet_hkd.recognize.audio import cut_at_silences
 from tests.recipe_material import REPOSITORY
-from tests.small_models import pack, speech, write_experiment
+from tests.small_models import SIZE, VOCAB, pack, speech, write_experiment
 
 
 @pytest.fixture(scope="module")
@@ -291,6 +291,44 @@ def test_slim_names_what_is_missing(tmp_path, name):
     with pytest.raises(CheckpointError, match=name):
         slim(exp)
     assert not (exp / "slim").exists()
+
+
+def test_a_firing_plot_shows_what_the_weights_say_whatever_is_searched(tmp_path):
+    plain = espnet_hkd.from_pretrained(str(write_experiment(tmp_path / "plain")))
+    conf = {"attention_heads": 2, "linear_units": 32, "initial_weight": 0.2}
+    conf |= {"count_search": 2, "count_penalty": 0.0}
+    exp = write_experiment(tmp_path / "searching", decoder_conf=conf)
+    searching = espnet_hkd.from_pretrained(str(exp))
+    for seed in range(4):
+        samples = speech(2.0, seed=seed)
+        fired = searching.firing(samples, sample_rate=16000)
+        assert len(fired.symbols) == len(fired.ends)
+        assert fired.symbols == plain.firing(samples, sample_rate=16000).symbols
+    assert searching.model.decoder.count_search == 2
+    # The search finds others, or there would be nothing to tell apart.
+    texts = [
+        [model(speech(2.0, seed=i), sample_rate=16000)[0].text for i in range(4)]
+        for model in (plain, searching)
+    ]
+    assert texts[0] != texts[1]
+
+
+def test_slim_remembers_the_loss_of_pronunciations_and_not_its_file(tmp_path):
+    lexicon = tmp_path / "lexicon.txt"
+    letters = [token for token in VOCAB if not token.startswith("<")]
+    lexicon.write_text("".join(f"{letter} {letter}\n" for letter in letters))
+    encoder = {"output_size": SIZE, "attention_heads": 2, "linear_units": 32}
+    encoder |= {"num_blocks": 2, "cnn_module_kernel": 5, "interctc_layer_idx": [1]}
+    model = {"lexicon": str(lexicon)}
+    exp = write_experiment(tmp_path / "exp", encoder_conf=encoder, model_conf=model)
+    assert "lexicon_ctc.linear.weight" in slim(exp)[-1]
+    lexicon.unlink()
+    text = (exp / "slim" / "config.yaml").read_text()
+    assert str(lexicon) not in text
+    assert yaml.safe_load(text)["taught_with"] == {"lexicon_weight": 0.5}
+    # It loads without the file.
+    recognizer = espnet_hkd.from_pretrained(str(exp / "slim"))
+    assert recognizer.model.lexicon_ctc is None
 
 
 @pytest.mark.parametrize("device", ["cuda:97", "toaster"])

@@ -16,6 +16,7 @@ from espnet_hkd.errors import ConfigError, HKDError
 
 # What the published sizes come to.
 PUBLISHED_TOKENS = 4234
+PLACEHOLDER = "token{}"
 PUBLISHED_WIDTH = 256
 PUBLISHED_HEAD = 256 * 768 + 768
 
@@ -71,7 +72,7 @@ def get_parser() -> argparse.ArgumentParser:
 def read_tokens(given: str) -> list[str]:
     """A token list of that many tokens, or that of a file."""
     if given.isdigit() and int(given) >= 3:
-        names = [f"token{number}" for number in range(int(given) - 3)]
+        names = [PLACEHOLDER.format(number) for number in range(int(given) - 3)]
         return ["<blank>", "<unk>", *names, "<sos/eos>"]
     if not Path(given).is_file():
         raise ConfigError(
@@ -99,7 +100,7 @@ def build_model(config: str, tokens: list[str]) -> Any:
         )
     args = ASRTask.get_parser().parse_args(["--config", config])
     args.token_list = tokens
-    if tokens == read_tokens(str(len(tokens))):
+    if PLACEHOLDER.format(0) in tokens:
         # Tokens without a name have no pronunciation.
         args.model_conf = {**args.model_conf, "lexicon": None}
     # It has no parameters, and asr.sh's choice would ask for stage 10's statistics.

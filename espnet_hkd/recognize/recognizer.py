@@ -157,7 +157,7 @@ class Recognizer:
             for number, recording in enumerate(recordings)
             for piece in self._encode(number, recording, sample_rate)
         ]
-        with self._override(tail, early_eos):
+        with self._override(tail=tail, early_eos=early_eos):
             found = self._decode(pieces, search, nbest, batch_seconds)
         results = [
             _join([found[i] for i, p in enumerate(pieces) if p.recording == number])
@@ -193,7 +193,10 @@ class Recognizer:
         lengths = torch.tensor([len(hidden)], device=hidden.device)
         weights = decoder.weight_predictor(hidden[None], lengths)[0]
         fired = decoder.fire(hidden[None], lengths)
-        hypothesis = self._search(1, 0.0)(x=hidden, maxlenratio=-(len(hidden) + 2.0))[0]
+        search = self._search(1, 0.0)
+        # As many names as there are firings.
+        with self._override(count_search=0):
+            hypothesis = search(x=hidden, maxlenratio=-(len(hidden) + 2.0))[0]
         count = int(fired.lengths[0])
         symbols = [self.model.token_list[i] for i in hypothesis.yseq[1:].tolist()]
         feats, _ = self._features(samples)
@@ -287,16 +290,17 @@ class Recognizer:
         return search.to(device=self.device).eval()
 
     @contextmanager
-    def _override(self, tail: float | None, early_eos: bool | None) -> Iterator[None]:
-        """Set the decoder's options for one call."""
+    def _override(self, **options: Any) -> Iterator[None]:
+        """Set the decoder's options for one call; None: as they are."""
         decoder = self.model.decoder
-        before = decoder.tail, decoder.early_eos
-        decoder.tail = before[0] if tail is None else float(tail)
-        decoder.early_eos = before[1] if early_eos is None else bool(early_eos)
+        before = {name: getattr(decoder, name) for name in options}
+        for name, value in options.items():
+            setattr(decoder, name, before[name] if value is None else value)
         try:
             yield
         finally:
-            decoder.tail, decoder.early_eos = before
+            for name, value in before.items():
+                setattr(decoder, name, value)
 
     def _encode(
         self, number: int, audio: Any, sample_rate: int | None
@@ -380,8 +384,7 @@ class Recognizer:
 
     def _transcripts(self, piece: _Piece, ranked: list[Any]) -> list[Transcript]:
         """Text, times and confidences of a piece's hypotheses."""
-        hidden = piece.hidden
-        own = self._firing(hidden)
+        searched = self.model.decoder.count_search > 0
         transcripts = []
         for hypothesis in ranked:
             ids = hypothesis.yseq[1:-1].tolist()
@@ -392,8 +395,7 @@ class Recognizer:
                 else " ".join(symbols)
             )
             # Where counts are searched, the count that names the tokens with their end.
-            searched = self.model.decoder.count_search > 0
-            fired = self._firing(hidden, len(ids) + 1) if searched else own
+            fired = self._fire(piece.hidden, len(ids) + 1 if searched else None)
             times = self._times(fired, piece)
             confidences = self._confidences(fired.states[:, : len(ids)], ids)
             starts = [piece.offset, *times]
@@ -404,7 +406,7 @@ class Recognizer:
             transcripts.append(Transcript(text, float(hypothesis.score), tokens))
         return transcripts
 
-    def _firing(self, hidden: torch.Tensor, count: int | None = None) -> FiredTokens:
+    def _fire(self, hidden: torch.Tensor, count: int | None = None) -> FiredTokens:
         """Fire what the weights say, or this count, from hidden (T, D)."""
         targets = None if count is None else torch.tensor([count], device=hidden.device)
         length = torch.tensor([len(hidden)], device=hidden.device)
