@@ -52,8 +52,8 @@ def build(config: Path, token_list: list[str], store: Path | None):
     conf["frontend_conf"] = conf["frontend_conf"] | {"fs": 16000}
     lexicon = CONF.parent / conf["model_conf"]["lexicon"]
     conf["model_conf"] = conf["model_conf"] | {"lexicon": str(lexicon)}
-    if store is not None:
-        conf["preprocessor_conf"] = {"store": str(store)}
+    # Without random speeds, so that both systems get the same speech.
+    conf["preprocessor_conf"] = {} if store is None else {"store": str(store)}
     arguments = namespace.Namespace(**conf)
     model = ASRTask.build_model(arguments).train()
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-4)
