@@ -199,28 +199,32 @@ def test_narrow_band_passes_where_the_recipe_asks_for_it(tmp_path: Path):
 
 def test_spoken_corpus_holds_out_sentences_and_voices():
     speak = load_program(RECIPE / "local" / "speak_an4.py")
-    counts = {"train_nodev": 60, "train_dev": 5, "test": 20}
+    counts = {"train_nodev": 60, "train_dev": 5, "test_spoken": 20}
     sets = speak.plan(counts, seed=3)
     assert sets == speak.plan(counts, seed=3)
     assert {name: len(each) for name, each in sets.items()} == counts
     trained = {text for _, text, _ in sets["train_nodev"]}
-    tested = {text for _, text, _ in sets["test"] if " " in text}
+    tested = {text for _, text, _ in sets["test_spoken"] if " " in text}
     assert trained.isdisjoint(tested)
     voices = {how.name for _, _, how in sets["train_nodev"]}
-    assert sum(how.name not in voices for _, _, how in sets["test"]) >= 10
+    assert sum(how.name not in voices for _, _, how in sets["test_spoken"]) >= 10
 
 
-def test_spoken_corpus_is_a_kaldi_corpus_with_the_real_test_set_apart(tmp_path: Path):
+def test_spoken_corpus_has_the_real_utterances_and_their_test_set_apart(tmp_path: Path):
     real = tmp_path / "real"
     prepare(make_cmu_an4(tmp_path / "an4"), real)
     out = tmp_path / "spoken"
     options = ["--train", "3", "--dev", "1", "--test", "1", "--real", str(real)]
     done = run("python3", RECIPE / "local" / "speak_an4.py", out, *options)
     assert done.returncode == 0, done.stderr
-    sets = prepare(out, tmp_path / "data", sets=[*SETS, "test_real"])
+    sets = prepare(
+        out,
+        tmp_path / "data",
+        sets=["train_nodev", "train_dev", "test_spoken", "test_real"],
+    )
     assert {name: len(found) for name, found in sets.items()} == {
         "train_nodev": 6,
-        "train_dev": 1,
-        "test": 1,
+        "train_dev": 2,
+        "test_spoken": 1,
         "test_real": 1,
     }

@@ -2,7 +2,8 @@
 # From speech to a scored, packed recogniser, distilled from a language model:
 #
 #   make demo            on speech that espeak-ng makes, and ESPnet's real mini AN4
-#   make demo AN4=DIR    on AN4 (CMU's layout or Kaldi-style sets)
+#   make demo AN4=DIR    on AN4 (CMU's layout or Kaldi-style sets); if that is only a
+#                        part of it, with the made speech too
 #
 # A second call goes on where the first was stopped, or says that all is there.
 set -euo pipefail
@@ -11,6 +12,9 @@ root=$(realpath "$(dirname "${BASH_SOURCE[0]}")/..")
 recipe=${root}/egs2/an4_hkd/asr1
 config=conf/train_asr_demo.yaml
 exp=exp/asr_demo
+# Real training utterances below this number are too few to learn from: speech made by
+# espeak-ng is added to them.
+enough=300
 # The process of show_epochs.
 shower=""
 
@@ -20,7 +24,7 @@ open_workplace() {
     [ -z "${AN4:-}" ] || AN4=$(realpath -m "${AN4}")
     digest=$({
         echo "${AN4:-}"
-        cat "${recipe}/${config}" "${recipe}"/conf/decode_asr.yaml "${recipe}"/local/*.py
+        cat "${recipe}/${config}" "${recipe}"/conf/{decode_asr.yaml,lexicon.txt} "${recipe}"/local/*.py
     } | sha256sum | cut -c 1-6)
     work=demo/$(basename "${AN4:-spoken}")-${digest}
     mkdir -p "${root}/${work}/log"
@@ -55,11 +59,14 @@ recipe_stages() { # recipe_stages FIRST LAST [--NAME VALUE]...
         --test_sets "${test_sets}" --stage "$1" --stop_stage "$2" "${@:3}"
 }
 
+# The real utterances, in a folder of their own.
+read_real() {
+    local/data.sh --data_dir downloads/real
+}
+
 speak() {
-    [ -d downloads/spoken ] && return
-    # The real utterances first, into a folder of their own.
-    local/data.sh --data_dir downloads/mini
-    python3 local/speak_an4.py downloads/spoken --real downloads/mini
+    [ -d downloads/spoken ] ||
+        python3 local/speak_an4.py downloads/spoken --real downloads/real
 }
 
 data() {
@@ -86,7 +93,7 @@ stop_showing() {
 
 plot() {
     python3 -m espnet_hkd.bin.recognize "$(packed_model)" \
-        "$(awk 'NR == 1 { print $2 }' dump/raw/test/wav.scp)" --plot firing.png
+        "$(awk 'NR == 1 { print $2 }' dump/raw/${test_sets%% *}/wav.scp)" --plot firing.png
 }
 
 packed_model() {
@@ -94,30 +101,29 @@ packed_model() {
 }
 
 main() {
-    local kind test_sets
-    if [ -n "${AN4:-}" ]; then
-        kind="real speech: AN4 in ${AN4}"
-        test_sets=test
-    else
-        kind="speech made by a machine (espeak-ng), and the real mini AN4 of ESPnet
-      test:      spoken by espeak-ng, half of it in voices never trained on
-      test_real: real, but only two utterances; training heard four real ones"
-        test_sets="test test_real"
-    fi
+    local real test_sets=test
     open_workplace
-    echo "Data: ${kind}"
     echo "Work: ${work}"
-    [ -n "${AN4:-}" ] || step speak "Speaking 470 AN4-like utterances: 10 s" speak
-    [ -n "${AN4:-}" ] || AN4=${PWD}/downloads/spoken
+    step real "Reading ${AN4:+AN4 in }${AN4:-the mini AN4 of ESPnet}: 5 s" read_real
+    real=$(wc -l <downloads/real/train_nodev/text)
+    echo "Data: real speech, ${real} utterances to train with"
+    if [ "${real}" -lt ${enough} ]; then
+        test_sets="test_real test_spoken"
+        echo "      and, as fewer than ${enough} teach nothing, 400 made by a machine (espeak-ng)"
+        echo "      test_real:   the real test set"
+        echo "      test_spoken: spoken by espeak-ng, half of it in voices never trained on"
+        step speak "Speaking 470 AN4-like utterances: 10 s" speak
+        AN4=${PWD}/downloads/spoken
+    fi
     export AN4
     step data "Stages 1 to 5: data, teacher store, token list: half a minute" data
     show_epochs &
     shower=$!
     trap stop_showing EXIT
-    step train "Stages 10, 11: statistics; training with distillation: 6 minutes" \
+    step train "Stages 10, 11: statistics; training with distillation: 4 minutes" \
         recipe_stages 10 11
     stop_showing
-    step score "Stages 12, 13: beam search, sclite: a minute and a half" \
+    step score "Stages 12, 13: beam search, sclite: a minute" \
         recipe_stages 12 13
     step pack "Stage 14: packing the model: 10 s" recipe_stages 14 14
     step plot "Transcribing a file with the packed model: 15 s" plot

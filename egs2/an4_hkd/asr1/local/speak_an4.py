@@ -4,8 +4,8 @@
 Spelled words, numbers, dates and commands, as AN4's speakers were asked for, in many
 voices, speeds and pitches. The test set has other sentences than the training set
 (single commands apart), and half of its voices are never trained on. The real
-utterances of another corpus can be added: to the training set, and as a test set of
-their own (test_real).
+utterances of another corpus can be added: to the training and dev sets, and as a test
+set of their own (test_real).
 The same seed gives the same sentences and voices.
 """
 
@@ -202,7 +202,7 @@ def plan(counts: dict[str, int], seed: int) -> dict[str, list[tuple[str, str, Vo
             # Commands of one word are too few to be held out.
             elif text in trained and " " in text:
                 continue
-            new_voice = name == "test" and len(utterances) % 2
+            new_voice = name == "test_spoken" and len(utterances) % 2
             how = voice(draw, OTHER_VARIANTS if new_voice else TRAINING_VARIANTS)
             id = f"{how.speaker}-{name.replace('_', '')}{len(utterances):04d}"
             utterances.append((id, text, how))
@@ -270,8 +270,9 @@ def append_rows(path: Path, rows: list[tuple[str, str]]) -> None:
 
 
 def add_real(out: Path, real: Path) -> None:
-    """Add real sets: training utterances to the spoken ones, test as test_real."""
-    for source, target in (("train_nodev", "train_nodev"), ("test", "test_real")):
+    """Add real sets: training and dev to the spoken ones, test as test_real."""
+    for source in ("train_nodev", "train_dev", "test"):
+        target = "test_real" if source == "test" else source
         (out / target).mkdir(exist_ok=True)
         for file in ("text", "wav.scp", "utt2spk"):
             lines = (real / source / file).read_text(encoding="utf-8").splitlines()
@@ -281,7 +282,11 @@ def add_real(out: Path, real: Path) -> None:
 
 def main(argv: list[str] | None = None) -> int:
     args = get_parser().parse_args(argv)
-    counts = {"train_nodev": args.train, "train_dev": args.dev, "test": args.test}
+    counts = {
+        "train_nodev": args.train,
+        "train_dev": args.dev,
+        "test_spoken": args.test,
+    }
     # Whole or not at all: a killed call leaves nothing that looks finished.
     part = args.out.with_name(args.out.name + ".part")
     try:
