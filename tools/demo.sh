@@ -120,10 +120,10 @@ main() {
     show_epochs &
     shower=$!
     trap stop_showing EXIT
-    step train "Stages 10, 11: statistics; training with distillation: 4 minutes" \
+    step train "Stages 10, 11: statistics; training with distillation: 5 minutes" \
         recipe_stages 10 11
     stop_showing
-    step score "Stages 12, 13: beam search, sclite: a minute" \
+    step score "Stages 12, 13: beam search, sclite: a minute and a half" \
         recipe_stages 12 13
     step pack "Stage 14: packing the model: 10 s" recipe_stages 14 14
     step plot "Transcribing a file with the packed model: 15 s" plot
