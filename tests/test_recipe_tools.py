@@ -278,8 +278,8 @@ RESULT = """\
 class TestDemoReport:
     program = load_program(TOOLS / "demo_report.py")
 
-    def decoding(self, tmp_path: Path) -> Path:
-        score = tmp_path / "test" / "score_wer"
+    def decoding(self, tmp_path: Path, name: str = "test") -> Path:
+        score = tmp_path / name / "score_wer"
         score.mkdir(parents=True)
         (score / "result.txt").write_text(RESULT)
         (score / "ref.trn").write_text("STOP NOW\t(fcaw-1)\nGO\t(fcaw-2)\n")
@@ -290,7 +290,18 @@ class TestDemoReport:
         lines = self.program.report(self.decoding(tmp_path), ["test"], shown=1)
         rates = ["90.9", "9.1", "0.0", "0.0", "9.1", "50.0"]
         assert lines[1].split() == ["test", "2", "11", *rates]
-        assert lines[3:] == ["  reference   STOP NOW", "  hypothesis  STOP NO"]
+        assert lines[3:] == ["test:", "  reference   STOP NOW", "  hypothesis  STOP NO"]
+
+    def test_fills_up_the_transcripts_from_the_next_set(self, tmp_path):
+        for name in ("test_real", "test_spoken"):
+            decoding = self.decoding(tmp_path, name)
+        lines = self.program.report(decoding, ["test_real", "test_spoken"], shown=3)
+        assert lines[4] == "test_real:"
+        assert lines[9:] == [
+            "test_spoken:",
+            "  reference   STOP NOW",
+            "  hypothesis  STOP NO",
+        ]
 
     def test_says_when_there_are_no_scores(self, tmp_path):
         with pytest.raises(DataError, match="There are no scores"):

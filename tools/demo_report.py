@@ -49,18 +49,27 @@ def read_trn(path: Path) -> dict[str, str]:
     return table
 
 
-def transcripts(score: Path, shown: int) -> list[str]:
-    """References and hypotheses of the first utterances, one below the other."""
-    references = read_trn(score / "ref.trn")
-    hypotheses = read_trn(score / "hyp.trn")
+def transcripts(scores: dict[str, Path], shown: int) -> list[str]:
+    """References and hypotheses, one below the other, under the name of their set.
+
+    Of the first set as many as there are, of the next what is left to show.
+    """
     lines = []
-    for id in list(references)[:shown]:
-        lines += [f"  reference   {references[id]}", f"  hypothesis  {hypotheses[id]}"]
+    for name, score in scores.items():
+        references = read_trn(score / "ref.trn")
+        hypotheses = read_trn(score / "hyp.trn")
+        ids = list(references)[:shown]
+        shown -= len(ids)
+        if ids:
+            lines.append(f"{name}:")
+        for id in ids:
+            lines.append(f"  reference   {references[id]}")
+            lines.append(f"  hypothesis  {hypotheses[id]}")
     return lines
 
 
 def report(decoding: Path, sets: list[str], shown: int = 3) -> list[str]:
-    """The table of error rates and, of the first set, some transcripts."""
+    """The table of error rates, and some transcripts."""
     scores = {name: decoding / name / "score_wer" for name in sets}
     for score in scores.values():
         if not (score / "result.txt").is_file():
@@ -76,7 +85,7 @@ def report(decoding: Path, sets: list[str], shown: int = 3) -> list[str]:
         f"{'% of words':<12}{'utt':>6}{'words':>7}{columns}",
         *(error_row(score, name) for name, score in scores.items()),
         "",
-        *transcripts(scores[sets[0]], shown),
+        *transcripts(scores, shown),
     ]
 
 
