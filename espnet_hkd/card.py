@@ -303,13 +303,15 @@ def _limits(config: dict[str, Any], facts: Facts) -> str:
     corpora = _listed(facts.datasets) or "its training corpus"
     units = {"word": "words", "char": "characters", "bpe": "subword units"}
     kind = units.get(str(config["token_type"]), "tokens")
+    spare = (config.get("decoder_conf") or {}).get("count_search") or 0
+    counted = f"; the search tries up to {spare} more and fewer" if spare else ""
     return f"""\
 - It writes only what its {len(config["token_list"]):,} {kind} can spell.
 - It knows speech as in {corpora}; other accents, noise and subjects were not tested
   beyond the results above.
 - It does not stream, and the plugin cuts audio of more than 30 s at silences.
-- The number of tokens comes from the firings: no beam or language model mends a token
-  that did not fire."""
+- The number of tokens comes from the firings{counted}: beyond that no
+  beam or language model mends a token that did not fire."""
 
 
 def _rate(config: dict[str, Any]) -> str:

@@ -147,6 +147,12 @@ def test_a_model_without_teacher_and_scores_says_so(tmp_path: Path):
     assert "taught by" not in card
 
 
+def test_limits_name_a_search_over_counts(archive: Path):
+    assert "the search tries" not in model_card(archive, FACTS)
+    searching = RECIPE / "pretrained" / "an4_hkd.zip"
+    assert "the search tries up to 1 more and fewer" in model_card(searching, FACTS)
+
+
 def test_publishing_without_a_licence_is_refused(archive: Path):
     before = archive.read_bytes()
     with pytest.raises(ConfigError, match="without a licence"):

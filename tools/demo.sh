@@ -109,7 +109,7 @@ main() {
     echo "Data: real speech, ${real} utterances to train with"
     if [ "${real}" -lt ${enough} ]; then
         test_sets="test_real test_spoken"
-        echo "      and, as fewer than ${enough} teach nothing, 400 made by a machine (espeak-ng)"
+        echo "      and, as fewer than ${enough} are too few, 400 made by a machine (espeak-ng)"
         echo "      test_real:   the real test set"
         echo "      test_spoken: spoken by espeak-ng, half of it in voices never trained on"
         step speak "Speaking 470 AN4-like utterances: 10 s" speak
