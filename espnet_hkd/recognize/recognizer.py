@@ -172,23 +172,7 @@ class Recognizer:
         Raises:
             DataError: It is longer than 30 s or too short to encode.
         """
-        samples = load_audio(audio, sample_rate, self.sample_rate)
-        if len(samples) > LONGEST_PIECE * self.sample_rate:
-            raise DataError(
-                "a firing plot shows one utterance",
-                got=f"{len(samples) / self.sample_rate:.0f} s of audio",
-                wanted=f"at most {LONGEST_PIECE:.0f} s",
-                remedy="cut it, or give another recording",
-            )
-        hidden = self._encode_samples(samples)
-        if hidden is None:
-            raise DataError(
-                "the audio is too short to encode",
-                got=f"{len(samples)} samples",
-                wanted="a few encoder frames, each of "
-                f"{self.frame_seconds * self.sample_rate:.0f} samples",
-                remedy="give another recording",
-            )
+        samples, hidden = self._encode_whole(audio, sample_rate)
         decoder = self.model.decoder
         lengths = torch.tensor([len(hidden)], device=hidden.device)
         weights = decoder.weight_predictor(hidden[None], lengths)[0]
@@ -207,6 +191,28 @@ class Recognizer:
             self.frame_seconds,
             feats[0].float().cpu().numpy(),
         )
+
+    @torch.no_grad()
+    def read_ctc(self, audio: Any, *, sample_rate: int | None = None) -> str:
+        """Read the model's own CTC greedily, without CIF and decoder, for comparison.
+
+        The best token of each frame, repetitions and blanks left out.
+
+        Raises:
+            DataError: It is longer than 30 s or too short to encode.
+            SearchError: The model has no CTC.
+        """
+        if self.model.ctc is None:
+            raise SearchError(
+                "there is no CTC to read",
+                got="a model trained with `ctc_weight: 0`",
+                wanted="a model with a CTC head",
+                remedy="train with model_conf.ctc_weight above 0",
+            )
+        _, hidden = self._encode_whole(audio, sample_rate)
+        ids = self.model.ctc.argmax(hidden[None])[0].unique_consecutive()
+        blank = self.model.blank_id
+        return self._text(self._converter.ids2tokens(ids[ids != blank].tolist()))
 
     def count_tokens(self, text: str) -> int:
         """Target tokens of a transcript, end-of-sentence included."""
@@ -316,6 +322,29 @@ class Recognizer:
                 )
             yield _Piece(number, first / self.sample_rate, last - first, hidden)
 
+    def _encode_whole(
+        self, audio: Any, sample_rate: int | None
+    ) -> tuple[np.ndarray, torch.Tensor]:
+        """Samples and encoder output (T, D) of a recording that need not be cut."""
+        samples = load_audio(audio, sample_rate, self.sample_rate)
+        if len(samples) > LONGEST_PIECE * self.sample_rate:
+            raise DataError(
+                "this is not one utterance",
+                got=f"{len(samples) / self.sample_rate:.0f} s of audio",
+                wanted=f"at most {LONGEST_PIECE:.0f} s",
+                remedy="cut it, or give another recording",
+            )
+        hidden = self._encode_samples(samples)
+        if hidden is None:
+            raise DataError(
+                "the audio is too short to encode",
+                got=f"{len(samples)} samples",
+                wanted="a few encoder frames, each of "
+                f"{self.frame_seconds * self.sample_rate:.0f} samples",
+                remedy="give another recording",
+            )
+        return samples, hidden
+
     def _encode_samples(self, samples: np.ndarray) -> torch.Tensor | None:
         """Encoder output (T, D), or None for what is shorter than a frame."""
         from espnet2.legacy.nets.pytorch_backend.transformer.subsampling import (
@@ -389,11 +418,7 @@ class Recognizer:
         for hypothesis in ranked:
             ids = hypothesis.yseq[1:-1].tolist()
             symbols = self._converter.ids2tokens(ids)
-            text = (
-                self._tokenizer.tokens2text(symbols)
-                if self._tokenizer is not None
-                else " ".join(symbols)
-            )
+            text = self._text(symbols)
             # Where counts are searched, the count that names the tokens with their end.
             fired = self._fire(piece.hidden, len(ids) + 1 if searched else None)
             times = self._times(fired, piece)
@@ -405,6 +430,11 @@ class Recognizer:
             ]
             transcripts.append(Transcript(text, float(hypothesis.score), tokens))
         return transcripts
+
+    def _text(self, symbols: list[str]) -> str:
+        if self._tokenizer is None:
+            return " ".join(symbols)
+        return self._tokenizer.tokens2text(symbols)
 
     def _fire(self, hidden: torch.Tensor, count: int | None = None) -> FiredTokens:
         """Fire what the weights say, or this count, from hidden (T, D)."""

@@ -1,0 +1,48 @@
+#!/usr/bin/env python3
+"""Read a model's own CTC greedily, as a Kaldi-style text to compare CIF with.
+
+python -m tools.read_ctc exp/asr_hkd dump/raw/train_dev --text ctc.txt
+python -m espnet_hkd.bin.compare_systems CTC=ctc.txt CIF=exp/asr_hkd/... --ref ...
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+from espnet_hkd.errors import HKDError
+from tools.count_error import read_table
+
+
+def get_parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        description=__doc__.partition("\n")[0],
+        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+    )
+    parser.add_argument(
+        "model", help="experiment, checkpoint or packed model, as from_pretrained takes"
+    )
+    parser.add_argument("data", type=Path, help="folder with wav.scp (files)")
+    parser.add_argument("--text", type=Path, required=True, help="what to write")
+    return parser
+
+
+def main(argv: list[str] | None = None) -> int:
+    import espnet_hkd
+
+    args = get_parser().parse_args(argv)
+    try:
+        audio = read_table(args.data / "wav.scp")
+        recognizer = espnet_hkd.from_pretrained(args.model)
+        lines = [f"{id} {recognizer.read_ctc(path)}\n" for id, path in audio.items()]
+        args.text.parent.mkdir(parents=True, exist_ok=True)
+        args.text.write_text("".join(lines), encoding="utf-8")
+    except (HKDError, OSError) as error:
+        print(f"read_ctc: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
