@@ -1,8 +1,11 @@
 #!/usr/bin/env python3
-"""Read a model's own CTC greedily, as a Kaldi-style text to compare CIF with.
+"""Read a model's own CTC greedily, to compare CIF with.
 
-python -m tools.read_ctc exp/asr_hkd dump/raw/train_dev --text ctc.txt
-python -m espnet_hkd.bin.compare_systems CTC=ctc.txt CIF=exp/asr_hkd/... --ref ...
+The hypotheses are written as Kaldi-style text.
+
+    python -m tools.read_ctc exp/asr_hkd dump/raw/train_dev --text ctc/train_dev/text
+    python -m espnet_hkd.bin.compare_systems CTC=ctc/train_dev \\
+        CIF=exp/asr_hkd/DECODE/train_dev --ref dump/raw/train_dev/text
 """
 
 from __future__ import annotations
