@@ -1,11 +1,14 @@
 """integrate_and_fire against its definition, and at its edges."""
 
 import itertools
+from contextlib import contextmanager
+from functools import cache
 
 import pytest
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from espnet_hkd import cif
 from espnet_hkd.cif import (
     FiredTokens,
     integrate_and_fire,
@@ -18,26 +21,55 @@ MODES = pytest.mark.parametrize("mode", [TRAINING, INFERENCE])
 DTYPES = pytest.mark.parametrize(
     "dtype", [torch.float64, torch.float32, torch.bfloat16, torch.float16], ids=str
 )
-LENGTHS = torch.tensor([23, 1, 17, 2, 9, 13])
-TARGETS = torch.tensor([7, 3, 0, 2, 4, 30])
+# Loops compiled for the CPU, or PyTorch's operators on the CPU or, where there is one,
+# on a GPU.
+LOOPS, OPERATORS, GPU = "compiled loops", "operators", "operators on GPU"
+ON_OPERATORS = [OPERATORS] + [GPU] * torch.cuda.is_available()
 
 
-def draw(lengths=LENGTHS, width=3, scale=1.0, dtype=torch.float64):
-    """Frames and weights, NaN on padding so that whatever reads it is found out."""
-    torch.manual_seed(len(lengths))
-    frames = int(lengths.max())
-    padding = torch.arange(frames) >= lengths[:, None]
-    hidden = torch.randn(len(lengths), frames, width, dtype=dtype)
-    weights = torch.rand(len(lengths), frames, dtype=dtype) * scale
-    hidden[padding] = weights[padding] = torch.nan
+@pytest.fixture(params=[LOOPS, *ON_OPERATORS], autouse=True)
+def way(request, monkeypatch):
+    """How `integrate_and_fire` calculates; new tensors lie on its device."""
+    if request.param == LOOPS:
+        assert cif._compiled_loops() is not None
+    else:
+        monkeypatch.setattr(cif, "_compiled_loops", lambda: None)
+    with torch.device("cuda" if request.param == GPU else "cpu"):
+        yield request.param
+
+
+@pytest.fixture
+def lengths(way):
+    return torch.tensor([23, 1, 17, 2, 9, 13])
+
+
+@pytest.fixture
+def targets(way):
+    return torch.tensor([7, 3, 0, 2, 4, 30])
+
+
+def draw(lengths, width=3, scale=1.0, dtype=torch.float64):
+    """Frames and weights, NaN on padding so that whatever reads it is found out.
+
+    The same on every device.
+    """
+    with torch.device("cpu"):
+        torch.manual_seed(len(lengths))
+        frames = int(lengths.max())
+        padding = torch.arange(frames) >= lengths.cpu()[:, None]
+        hidden = torch.randn(len(lengths), frames, width, dtype=dtype)
+        weights = torch.rand(len(lengths), frames, dtype=dtype) * scale
+        hidden[padding] = weights[padding] = torch.nan
+    hidden, weights = (x.to(lengths.device) for x in (hidden, weights))
     return hidden.requires_grad_(), weights.requires_grad_()
 
 
 def gradients(fired: FiredTokens, hidden, weights):
     """Gradients of a random projection of all that carries one."""
-    generator = torch.Generator().manual_seed(0)
+    generator = torch.Generator("cpu").manual_seed(0)
     shape = fired.states.shape
-    direction = torch.randn(shape, generator=generator).to(fired.states.dtype)
+    direction = torch.randn(shape, generator=generator, device="cpu")
+    direction = direction.to(fired.states)
     loss = (fired.states * direction).sum() + fired.mass.square().sum()
     return torch.autograd.grad(loss, (hidden, weights))
 
@@ -46,35 +78,57 @@ def assert_same(ours, reference, dtype):
     tolerance = {torch.float64: 1e-10, torch.float32: 1e-4}.get(dtype, 1e-2)
     for a, b in zip(ours, reference, strict=True):
         assert a.dtype == b.dtype
-        torch.testing.assert_close(a, b, rtol=tolerance, atol=tolerance)
+        torch.testing.assert_close(a.cpu(), b, rtol=tolerance, atol=tolerance)
+
+
+def fire_and_differentiate(function, lengths, targets, scale, dtype, **options):
+    """Tokens and gradients for each of a few tails and numbers of slots."""
+    hidden, weights = draw(lengths, scale=scale, dtype=dtype)
+    tails = [0.0, 0.3, 0.5, 1.0] if targets is None else [0.5]
+    for tail, max_tokens in itertools.product(tails, [None, 1, 4, 60]):
+        options |= {"tail": tail, "max_tokens": max_tokens}
+        fired = function(hidden, weights, lengths, targets=targets, **options)
+        yield fired, gradients(fired, hidden, weights)
+
+
+@cache
+def by_reference(lengths, targets, scale, dtype, threshold):
+    """What the plain loops say, on CPU; one way after the other asks for it."""
+    targets = None if targets is None else torch.tensor(targets, device="cpu")
+    lengths = torch.tensor(lengths, device="cpu")
+    with torch.device("cpu"):
+        runs = fire_and_differentiate(
+            integrate_and_fire_reference,
+            lengths,
+            targets,
+            scale,
+            dtype,
+            threshold=threshold,
+        )
+        return list(runs)
 
 
 @DTYPES
 @pytest.mark.parametrize("threshold", [1.0, 0.99, 0.75, 0.51])
 @pytest.mark.parametrize("scale", [0.3, 1.0, 5.0], ids="weights up to {}".format)
 @MODES
-def test_equals_the_reference(mode, scale, threshold, dtype):
-    hidden, weights = draw(scale=scale, dtype=dtype)
-    tails = [0.5] if mode == TRAINING else [0.0, 0.3, 0.5, 1.0]
-    targets = TARGETS if mode == TRAINING else None
-    for tail, max_tokens in itertools.product(tails, [None, 1, 4, 60]):
-        results = []
-        for function in (integrate_and_fire, integrate_and_fire_reference):
-            fired = function(
-                hidden,
-                weights,
-                LENGTHS,
-                targets=targets,
-                max_tokens=max_tokens,
-                threshold=threshold,
-                tail=tail,
-            )
-            results.append((fired, gradients(fired, hidden, weights)))
-        (ours, our_gradients), (wanted, wanted_gradients) = results
+def test_equals_the_reference(mode, scale, threshold, dtype, lengths, targets):
+    targets = targets if mode == TRAINING else None
+    runs = fire_and_differentiate(
+        integrate_and_fire, lengths, targets, scale, dtype, threshold=threshold
+    )
+    wanted_runs = by_reference(
+        tuple(lengths.tolist()),
+        None if targets is None else tuple(targets.tolist()),
+        scale,
+        dtype,
+        threshold,
+    )
+    for (ours, grads), (wanted, wanted_grads) in zip(runs, wanted_runs, strict=True):
         assert ours.lengths.tolist() == wanted.lengths.tolist()
         assert_same([ours.states, ours.mass], [wanted.states, wanted.mass], dtype)
         assert_same([ours.ends], [wanted.ends], torch.float32)
-        assert_same(our_gradients, wanted_gradients, dtype)
+        assert_same(grads, wanted_grads, dtype)
 
 
 @pytest.mark.parametrize("threshold", [1.0, 0.99, 0.6])
@@ -100,9 +154,9 @@ def test_gradients_equal_finite_differences(mode, threshold):
     assert torch.autograd.gradcheck(states_and_mass, (hidden, weights))
 
 
-def test_a_second_derivative_is_refused():
-    hidden, weights = draw()
-    states = integrate_and_fire(hidden, weights, LENGTHS, targets=TARGETS).states
+def test_a_second_derivative_is_refused(lengths, targets):
+    hidden, weights = draw(lengths)
+    states = integrate_and_fire(hidden, weights, lengths, targets=targets).states
     (grad,) = torch.autograd.grad(states.square().sum(), weights, create_graph=True)
     with pytest.raises(RuntimeError, match="once_differentiable"):
         grad.nansum().backward()
@@ -134,25 +188,27 @@ def test_ten_thousand_utterances_get_their_targets(dtype, threshold):
 
 @DTYPES
 @MODES
-def test_alone_equals_padded(mode, dtype):
-    hidden, weights = draw(scale=0.8, dtype=dtype)
-    targets = TARGETS if mode == TRAINING else None
-    fired = integrate_and_fire(hidden, weights, LENGTHS, targets=targets)
+def test_alone_equals_padded(mode, dtype, way, lengths, targets):
+    # On a GPU the number of frames decides in which order their weights are added.
+    rounding = {} if way == GPU else {"rtol": 0, "atol": 0}
+    hidden, weights = draw(lengths, scale=0.8, dtype=dtype)
+    targets = targets if mode == TRAINING else None
+    fired = integrate_and_fire(hidden, weights, lengths, targets=targets)
     assert fired.states.isfinite().all()
     grads = torch.autograd.grad(fired.states.sum(), (hidden, weights))
-    for b, length in enumerate(LENGTHS.tolist()):
+    for b, length in enumerate(lengths.tolist()):
         alone = [
             x[b : b + 1, :length].detach().requires_grad_() for x in (hidden, weights)
         ]
         own = integrate_and_fire(
             *alone,
-            LENGTHS[b : b + 1],
+            lengths[b : b + 1],
             targets=None if targets is None else targets[b : b + 1],
         )
         count = own.states.size(1)
         assert own.lengths[0] == fired.lengths[b] == count
-        assert torch.equal(own.states[0], fired.states[b, :count])
-        assert torch.equal(own.ends[0], fired.ends[b, :count])
+        for ours, padded in ((own.states, fired.states), (own.ends, fired.ends)):
+            torch.testing.assert_close(ours[0], padded[b, :count], **rounding)
         assert not fired.states[b, count:].any()
         assert not fired.ends[b, count:].any()
         own_grads = torch.autograd.grad(own.states.sum(), alone)
@@ -205,12 +261,12 @@ def test_the_rest_becomes_a_token_if_it_exceeds_the_tail(rest):
     assert flushed.ends.tolist() == [[1.0, 3.0]]
 
 
-def test_nothing_fires():
-    hidden, weights = draw(scale=1e-3)
-    fired = integrate_and_fire(hidden, weights, LENGTHS)
-    assert fired.lengths.tolist() == [0] * len(LENGTHS)
-    assert fired.states.shape == (len(LENGTHS), 0, 3)
-    assert fired.ends.shape == (len(LENGTHS), 0)
+def test_nothing_fires(lengths):
+    hidden, weights = draw(lengths, scale=1e-3)
+    fired = integrate_and_fire(hidden, weights, lengths)
+    assert fired.lengths.tolist() == [0] * len(lengths)
+    assert fired.states.shape == (len(lengths), 0, 3)
+    assert fired.ends.shape == (len(lengths), 0)
     for grad in torch.autograd.grad(fired.states.sum(), (hidden, weights)):
         assert not grad.any()
 
@@ -276,16 +332,16 @@ def test_ends_grow_and_stay_inside_the_utterance(mode, threshold):
 
 
 @MODES
-def test_max_tokens_sets_the_slots(mode):
-    hidden, weights = draw()
-    targets = TARGETS if mode == TRAINING else None
-    whole = integrate_and_fire(hidden, weights, LENGTHS, targets=targets)
+def test_max_tokens_sets_the_slots(mode, lengths, targets):
+    hidden, weights = draw(lengths)
+    targets = targets if mode == TRAINING else None
+    whole = integrate_and_fire(hidden, weights, lengths, targets=targets)
     longest = whole.states.size(1)
     for slots in (0, 1, longest - 1, longest, longest + 5):
         fired = integrate_and_fire(
-            hidden, weights, LENGTHS, targets=targets, max_tokens=slots
+            hidden, weights, lengths, targets=targets, max_tokens=slots
         )
-        assert fired.states.shape == (len(LENGTHS), slots, 3)
+        assert fired.states.shape == (len(lengths), slots, 3)
         assert fired.lengths.tolist() == whole.lengths.clamp(max=slots).tolist()
         assert torch.equal(fired.mass, whole.mass)
         both = min(slots, longest)
@@ -324,14 +380,27 @@ class Watch(TorchDispatchMode):
         return result
 
 
+@contextmanager
+def no_waiting(refused: bool):
+    """Let whatever waits for a GPU fail, if that is `refused`."""
+    if refused:
+        torch.cuda.set_sync_debug_mode("error")
+    try:
+        yield
+    finally:
+        if refused:
+            torch.cuda.set_sync_debug_mode("default")
+
+
+@pytest.mark.parametrize("way", ON_OPERATORS, indirect=True)
 @MODES
-def test_max_tokens_spares_waiting_for_the_device(mode):
-    hidden, weights = draw()
-    targets = TARGETS if mode == TRAINING else None
+def test_max_tokens_spares_waiting_for_the_device(mode, way, lengths, targets):
+    hidden, weights = draw(lengths)
+    targets = targets if mode == TRAINING else None
     for max_tokens, waits in ((None, 1), (8, 0)):
-        with Watch() as watch:
+        with Watch() as watch, no_waiting(way == GPU and not waits):
             fired = integrate_and_fire(
-                hidden, weights, LENGTHS, targets=targets, max_tokens=max_tokens
+                hidden, weights, lengths, targets=targets, max_tokens=max_tokens
             )
             torch.autograd.grad(fired.states.sum(), (hidden, weights))
         assert watch.waits == waits
@@ -348,20 +417,20 @@ def test_memory_grows_with_frames_not_with_frames_times_tokens():
     assert watch.largest == hidden.numel()
 
 
-def test_autocast_changes_nothing():
-    hidden, weights = draw(dtype=torch.float32)
-    wanted = integrate_and_fire(hidden, weights, LENGTHS, targets=TARGETS)
+def test_autocast_changes_nothing(lengths, targets):
+    hidden, weights = draw(lengths, dtype=torch.float32)
+    wanted = integrate_and_fire(hidden, weights, lengths, targets=targets)
     with torch.autocast("cpu", dtype=torch.bfloat16):
-        fired = integrate_and_fire(hidden, weights, LENGTHS, targets=TARGETS)
+        fired = integrate_and_fire(hidden, weights, lengths, targets=targets)
     assert torch.equal(fired.states, wanted.states)
 
 
-def test_frames_that_are_not_contiguous():
-    hidden, weights = draw()
+def test_frames_that_are_not_contiguous(lengths, targets):
+    hidden, weights = draw(lengths)
     strided = hidden.detach().transpose(0, 1).contiguous().transpose(0, 1)
-    wanted = integrate_and_fire(hidden, weights, LENGTHS, targets=TARGETS)
+    wanted = integrate_and_fire(hidden, weights, lengths, targets=targets)
     strided.requires_grad_()
-    fired = integrate_and_fire(strided, weights, LENGTHS, targets=TARGETS)
+    fired = integrate_and_fire(strided, weights, lengths, targets=targets)
     assert torch.equal(fired.states, wanted.states)
     for x, y in ((strided, hidden), (weights, weights)):
         (got,) = torch.autograd.grad(fired.states.sum(), x, retain_graph=True)
@@ -370,12 +439,12 @@ def test_frames_that_are_not_contiguous():
 
 
 @pytest.mark.parametrize("needed", [0, 1], ids=["frames only", "weights only"])
-def test_a_gradient_to_one_input_alone(needed):
-    inputs = draw()
-    both = integrate_and_fire(*inputs, LENGTHS, targets=TARGETS).states.sum()
+def test_a_gradient_to_one_input_alone(needed, lengths, targets):
+    inputs = draw(lengths)
+    both = integrate_and_fire(*inputs, lengths, targets=targets).states.sum()
     wanted = torch.autograd.grad(both, inputs)[needed]
     inputs[1 - needed].requires_grad_(False)
-    alone = integrate_and_fire(*inputs, LENGTHS, targets=TARGETS).states.sum()
+    alone = integrate_and_fire(*inputs, lengths, targets=targets).states.sum()
     (grad,) = torch.autograd.grad(alone, inputs[needed])
     assert torch.equal(grad, wanted)
 
@@ -385,11 +454,11 @@ def test_a_gradient_to_one_input_alone(needed):
     [{"threshold": 0.5}, {"threshold": 1.01}, {"tail": -0.1}, {"tail": 1.5}],
     ids=str,
 )
-def test_options_out_of_range_are_refused(options):
-    hidden, weights = draw()
+def test_options_out_of_range_are_refused(options, lengths):
+    hidden, weights = draw(lengths)
     (name,) = options
     for function in (integrate_and_fire, integrate_and_fire_reference):
         with pytest.raises(ConfigError, match=name) as error:
-            function(hidden, weights, LENGTHS, **options)
+            function(hidden, weights, lengths, **options)
         assert error.value.got == options[name]
         assert error.value.wanted
