@@ -9,10 +9,8 @@ Letters: B utterances, T frames, U tokens, D width.
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable
 from functools import wraps
-from itertools import pairwise
 from typing import NamedTuple
 
 import numba
@@ -21,6 +19,7 @@ import torch
 from torch import Tensor
 
 from espnet_hkd.cif_pairs import SILENCE
+from espnet_hkd.openmp import share_rows
 from espnet_hkd.weights import at_least_float32
 
 # Sums may be reordered, for vectors; infinities and NaN are kept.
@@ -263,19 +262,12 @@ def _move_ends(products, line, grad_mass, grad_weights):
             grad_weights[b, t] += grad_mass[b] - pull
 
 
-def _in_threads(rows: int, width: int, fill: Callable, *arrays) -> None:
+def _share(fill: Callable, rows: int, width: int, *arrays) -> None:
     """Let as many threads as PyTorch may use fill the rows."""
-    number = torch.get_num_threads() if rows * width > SMALL else 1
-    bounds = [rows * i // number for i in range(number + 1)]
-    others = [
-        threading.Thread(target=fill, args=(*part, *arrays))
-        for part in pairwise(bounds[1:])
-    ]
-    for thread in others:
-        thread.start()
-    fill(0, bounds[1], *arrays)
-    for thread in others:
-        thread.join()
+    if rows * width > SMALL:
+        share_rows(fill, rows, *arrays)
+    else:
+        fill(0, rows, *arrays)
 
 
 def integrate(
@@ -315,7 +307,7 @@ class _Integrate(torch.autograd.Function):
         ctx.line, ctx.slots, ctx.weights_dtype = line, slots, weights.dtype
         wide = _rows(hidden)
         states = np.empty((len(hidden) * slots, hidden.size(2)), wide.dtype)
-        _in_threads(len(states), states.shape[1], _sum_frames, wide, line, states)
+        _share(_sum_frames, *states.shape, wide, line, states)
         states = torch.from_numpy(states).view(len(hidden), slots, hidden.size(2))
         mass = torch.from_numpy(line.mass).to(at_least_float32(weights), copy=True)
         return states.to(hidden.dtype), mass
@@ -328,7 +320,7 @@ class _Integrate(torch.autograd.Function):
         grad_hidden = np.empty_like(wide)
         products = np.empty((len(wide), 2), wide.dtype)
         arrays = wide, line, grad, grad_hidden, products
-        _in_threads(*wide.shape, _spread_tokens, *arrays)
+        _share(_spread_tokens, *wide.shape, *arrays)
         grad_weights = np.empty(line.reached.shape)
         _move_ends(products, line, grad_mass.double().numpy(), grad_weights)
         grad_hidden = torch.from_numpy(grad_hidden).view_as(hidden).to(hidden.dtype)
