@@ -9,6 +9,7 @@ from __future__ import annotations
 import ctypes
 from collections.abc import Callable
 from functools import cache
+from itertools import pairwise
 
 import torch
 
@@ -33,18 +34,24 @@ def share_rows(fill: Callable[..., None], rows: int, *arguments: object) -> None
     if threads == 1 or openmp is None:
         fill(0, rows, *arguments)
         return
+    bounds = [rows * part // threads for part in range(threads + 1)]
+    parts = list(pairwise(bounds))
     errors = []
 
-    def fill_part(_: object) -> None:
-        try:
-            # Inside another parallel region this one may have a single thread.
-            part, parts = openmp.omp_get_thread_num(), openmp.omp_get_num_threads()
-            fill(rows * part // parts, rows * (part + 1) // parts, *arguments)
-        except BaseException as error:
-            # A foreign thread cannot raise it.
-            errors.append(error)
+    def fill_parts(_: object) -> None:
+        # Inside another parallel region there may be fewer threads than parts.
+        while True:
+            try:
+                first, last = parts.pop()
+            except IndexError:
+                return
+            try:
+                fill(first, last, *arguments)
+            except BaseException as error:
+                # A foreign thread cannot raise it.
+                errors.append(error)
 
-    openmp.GOMP_parallel(_REGION(fill_part), None, threads, 0)
+    openmp.GOMP_parallel(_REGION(fill_parts), None, threads, 0)
     if errors:
         raise errors[0]
 
@@ -56,14 +63,11 @@ def _openmp() -> ctypes.CDLL | None:
     `GOMP_parallel` is what GNU's compiler makes of `#pragma omp parallel`: part of the
     library's binary interface (LLVM's and Intel's have it too), not of its headers.
     """
-    needed = "GOMP_parallel", "omp_get_thread_num", "omp_get_num_threads"
     try:
         library = ctypes.CDLL(None)
-    except (OSError, TypeError):
+        library.GOMP_parallel.restype = None
+    except (AttributeError, OSError, TypeError):
         return None
-    if not all(hasattr(library, name) for name in needed):
-        return None
-    library.GOMP_parallel.restype = None
     library.GOMP_parallel.argtypes = [
         _REGION,
         ctypes.c_void_p,
