@@ -13,6 +13,8 @@ from itertools import pairwise
 
 import torch
 
+# Parts per thread: where a core also works for others, the rest takes more of them.
+PARTS = 4
 _REGION = ctypes.CFUNCTYPE(None, ctypes.c_void_p)
 
 
@@ -34,8 +36,8 @@ def share_rows(fill: Callable[..., None], rows: int, *arguments: object) -> None
     if threads == 1 or openmp is None:
         fill(0, rows, *arguments)
         return
-    bounds = [rows * part // threads for part in range(threads + 1)]
-    parts = list(pairwise(bounds))
+    count = PARTS * threads
+    parts = list(pairwise(rows * part // count for part in range(count + 1)))
     errors = []
 
     def fill_parts(_: object) -> None:
