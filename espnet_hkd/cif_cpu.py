@@ -10,20 +10,31 @@ Letters: B utterances, T frames, U tokens, D width.
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import wraps
+from functools import cache, wraps
 from typing import NamedTuple
 
 import numba
 import numpy as np
 import torch
+from numba.np.numpy_support import carray
 from torch import Tensor
 
 from espnet_hkd.cif_pairs import SILENCE
-from espnet_hkd.openmp import share_rows
+from espnet_hkd.openmp import (
+    compile_region,
+    run_region,
+    team_size,
+    thread_number,
+    threads_to_share,
+)
 from espnet_hkd.weights import at_least_float32
 
 # Sums may be reordered, for vectors; infinities and NaN are kept.
-REORDER = {"reassoc", "contract", "nsz"}
+OPTIONS = {
+    "nogil": True,
+    "fastmath": {"reassoc", "contract", "nsz"},
+    "error_model": "numpy",
+}
 # More tokens than any utterance has.
 MOST = 2**31
 # Frames or tokens times width below which a second thread costs more than it saves.
@@ -32,12 +43,11 @@ SMALL = 2**17
 
 def _compile(loops: Callable) -> Callable:
     """Compile at the first call, and keep the machine code for later processes."""
-    options = {"nogil": True, "fastmath": REORDER, "error_model": "numpy"}
     try:
-        compiled = numba.njit(cache=True, **options)(loops)
+        compiled = numba.njit(cache=True, **OPTIONS)(loops)
     except RuntimeError:
         # Neither the package's folder nor the user's cache can be written.
-        return numba.njit(**options)(loops)
+        compiled = numba.njit(**OPTIONS)(loops)
 
     @wraps(loops)
     def run(*arguments):
@@ -262,12 +272,78 @@ def _move_ends(products, line, grad_mass, grad_weights):
             grad_weights[b, t] += grad_mass[b] - pull
 
 
-def _share(fill: Callable, rows: int, width: int, *arrays) -> None:
+# Within regions, whose machine code holds theirs.
+_sum_rows, _spread_rows = (
+    numba.njit(**OPTIONS)(loops.__wrapped__) for loops in (_sum_frames, _spread_tokens)
+)
+
+
+@numba.njit(**OPTIONS)
+def _rows_of_this_thread(rows):
+    """First row, and the row after the last."""
+    team, number = int(team_size()), int(thread_number())
+    return rows * number // team, rows * (number + 1) // team
+
+
+@numba.njit(**OPTIONS)
+def _arrays_at(addresses):
+    """(B, T, U, D) and the line, from where `_share` has put them."""
+    sizes = carray(addresses[0], 4, np.int64)
+    batch, frames, slots, width = sizes[0], sizes[1], sizes[2], sizes[3]
+    line = _Line(
+        carray(addresses[1], (batch, frames), np.float64),
+        carray(addresses[2], (batch, frames), np.int64),
+        carray(addresses[3], batch, np.int64),
+        carray(addresses[4], batch, np.int64),
+        carray(addresses[5], batch, np.int64),
+        carray(addresses[6], batch, np.float64),
+        carray(addresses[7], batch, np.int64),
+        carray(addresses[8], batch, np.float64),
+        carray(addresses[9], batch, np.float64),
+        carray(addresses[10], batch, np.float64),
+    )
+    return (batch, frames, slots, width), line
+
+
+@cache
+def _summing_region(real):
+    """`_sum_frames` of arrays of dtype `real`, by all threads."""
+
+    def sum_rows(addresses):
+        (batch, frames, slots, width), line = _arrays_at(addresses)
+        hidden = carray(addresses[11], (batch * frames, width), real)
+        states = carray(addresses[12], (batch * slots, width), real)
+        first, last = _rows_of_this_thread(batch * slots)
+        _sum_rows(first, last, hidden, line, states)
+
+    return compile_region(sum_rows)
+
+
+@cache
+def _spreading_region(real):
+    """`_spread_tokens` of arrays of dtype `real`, by all threads."""
+
+    def spread_rows(addresses):
+        (batch, frames, slots, width), line = _arrays_at(addresses)
+        hidden = carray(addresses[11], (batch * frames, width), real)
+        grad = carray(addresses[12], (batch * slots, width), real)
+        grad_hidden = carray(addresses[13], (batch * frames, width), real)
+        products = carray(addresses[14], (batch * frames, 2), real)
+        first, last = _rows_of_this_thread(batch * frames)
+        _spread_rows(first, last, hidden, line, grad, grad_hidden, products)
+
+    return compile_region(spread_rows)
+
+
+def _share(loops, region, rows, slots, hidden, line, *arrays) -> None:
     """Let as many threads as PyTorch may use fill the rows."""
-    if rows * width > SMALL:
-        share_rows(fill, rows, *arrays)
+    batch, frames = line.reached.shape
+    width = hidden.shape[1]
+    if rows * width > SMALL and threads_to_share() > 1:
+        sizes = np.array([batch, frames, slots, width], np.int64)
+        run_region(region(hidden.dtype.type), [sizes, *line, hidden, *arrays])
     else:
-        fill(0, rows, *arrays)
+        loops(0, rows, hidden, line, *arrays)
 
 
 def integrate(
@@ -307,7 +383,8 @@ class _Integrate(torch.autograd.Function):
         ctx.line, ctx.slots, ctx.weights_dtype = line, slots, weights.dtype
         wide = _rows(hidden)
         states = np.empty((len(hidden) * slots, hidden.size(2)), wide.dtype)
-        _share(_sum_frames, *states.shape, wide, line, states)
+        rows = len(states)
+        _share(_sum_frames, _summing_region, rows, slots, wide, line, states)
         states = torch.from_numpy(states).view(len(hidden), slots, hidden.size(2))
         mass = torch.from_numpy(line.mass).to(at_least_float32(weights), copy=True)
         return states.to(hidden.dtype), mass
@@ -320,7 +397,7 @@ class _Integrate(torch.autograd.Function):
         grad_hidden = np.empty_like(wide)
         products = np.empty((len(wide), 2), wide.dtype)
         arrays = wide, line, grad, grad_hidden, products
-        _share(_spread_tokens, *wide.shape, *arrays)
+        _share(_spread_tokens, _spreading_region, len(wide), ctx.slots, *arrays)
         grad_weights = np.empty(line.reached.shape)
         _move_ends(products, line, grad_mass.double().numpy(), grad_weights)
         grad_hidden = torch.from_numpy(grad_hidden).view_as(hidden).to(hidden.dtype)

@@ -125,9 +125,10 @@ def test_a_full_disk_costs_nothing_but_time(tmp_path):
         "import resource, torch\n"
         "from espnet_hkd.cif import integrate_and_fire as fire\n"
         "resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0))\n"
-        "weights = torch.full((1, 8), 0.5)\n"
-        "states = fire(weights[..., None], weights, torch.tensor([8])).states\n"
-        "print(states.flatten().tolist())"
+        "torch.set_num_threads(2)\n"
+        "hidden = torch.full((1, 8, 2**16), 0.5)\n"
+        "states = fire(hidden, hidden[..., 0], torch.tensor([8])).states\n"
+        "print(states[..., 0].flatten().tolist())"
     )
     run = subprocess.run(
         [sys.executable, "-c", code],
