@@ -29,9 +29,9 @@ from espnet_hkd.openmp import (
 )
 from espnet_hkd.weights import at_least_float32
 
-# Sums may be reordered, for vectors; infinities and NaN are kept.
 OPTIONS = {
     "nogil": True,
+    # Sums may be reordered, for vectors; infinities and NaN are kept.
     "fastmath": {"reassoc", "contract", "nsz"},
     "error_model": "numpy",
 }
@@ -335,8 +335,26 @@ def _spreading_region(real):
     return compile_region(spread_rows)
 
 
-def _share(loops, region, rows, slots, hidden, line, *arrays) -> None:
-    """Let as many threads as PyTorch may use fill the rows."""
+def _share(
+    loops: Callable,
+    region: Callable,
+    rows: int,
+    slots: int,
+    hidden: np.ndarray,
+    line: _Line,
+    *arrays: np.ndarray,
+) -> None:
+    """Let as many threads as PyTorch may use fill the rows.
+
+    Args:
+        loops: (first row, row after the last, hidden, line, *arrays), for one thread.
+        region: The region of the same loops, of a dtype.
+        rows: Number of rows to fill.
+        slots: U, rows of tokens of each utterance.
+        hidden: (B * T, D).
+        line: Places of the frames.
+        arrays: Whatever else the loops take.
+    """
     batch, frames = line.reached.shape
     width = hidden.shape[1]
     if rows * width > SMALL and threads_to_share() > 1:

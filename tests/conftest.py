@@ -150,3 +150,13 @@ def fresh_venv(
 ) -> FreshVenv:
     """Return an environment with ESPnet, and the package by wheel and by editable."""
     return new_venv(request.param, layered=True)
+
+
+@pytest.fixture
+def threads():
+    """Set PyTorch's number of threads; what was set before comes back."""
+    import torch
+
+    before = torch.get_num_threads()
+    yield torch.set_num_threads
+    torch.set_num_threads(before)

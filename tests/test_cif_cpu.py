@@ -18,14 +18,6 @@ from espnet_hkd.cif import integrate_and_fire
 LENGTHS, TARGETS = torch.tensor([900, 1000, 640]), torch.tensor([80, 100, 0])
 
 
-@pytest.fixture
-def threads():
-    """Number to call with; what was set before comes back."""
-    before = torch.get_num_threads()
-    yield torch.set_num_threads
-    torch.set_num_threads(before)
-
-
 def draw(width=256):
     torch.manual_seed(0)
     hidden = torch.randn(len(LENGTHS), 1000, width, requires_grad=True)

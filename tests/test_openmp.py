@@ -24,14 +24,6 @@ def report(addresses):
     teams[thread_number()] = team_size()
 
 
-@pytest.fixture
-def threads():
-    """Number to call with; what was set before comes back."""
-    before = torch.get_num_threads()
-    yield torch.set_num_threads
-    torch.set_num_threads(before)
-
-
 def calls_and_teams():
     calls, teams = np.zeros(64, np.int64), np.zeros(64, np.int64)
     run_region(compile_region(report), [calls, teams])
@@ -49,7 +41,6 @@ def fire_with(environment):
     """The tokens and gradients of an utterance large enough to be shared, as text."""
     code = (
         "import torch\n"
-        "from espnet_hkd import openmp\n"
         "from espnet_hkd.cif import integrate_and_fire as fire\n"
         "torch.set_num_threads(4)\n"
         "h = torch.arange(2000 * 256.).view(1, 2000, 256).remainder(97)\n"
