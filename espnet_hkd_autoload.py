@@ -17,7 +17,7 @@ class _Autoload:
         if name not in _TASKS:
             return None
         try:
-            from espnet_hkd.registry import TaskFinder
+            from espnet_hkd.border.hook import TaskFinder
         except Exception as error:
             raise ImportError(
                 f"espnet_hkd is installed beside ESPnet but cannot be imported "

@@ -9,7 +9,7 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING
 
-from espnet_hkd import registry
+from espnet_hkd.border import hook
 from espnet_hkd.version import __version__
 
 if TYPE_CHECKING:
@@ -66,7 +66,7 @@ def register() -> None:
     Raises:
         HKDError: The task is already imported and our classes cannot be added to it.
     """
-    registry.install()
+    hook.install()
 
 
 def from_pretrained(name: str, device: str = "cpu") -> Recognizer:

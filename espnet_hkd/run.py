@@ -83,7 +83,7 @@ def _split_settings(arguments: list[str]) -> tuple[list[str], list[str]]:
 def _install_overrides() -> None:
     settings = json.loads(os.environ[_OVERRIDES])
     if settings:
-        from espnet_hkd import overrides
+        from espnet_hkd.border import settings as overrides
 
         overrides.install(settings)
 

@@ -16,6 +16,7 @@ REPOSITORY = Path(__file__).resolve().parent.parent
 RECIPE = REPOSITORY / "egs2" / "an4_hkd" / "asr1"
 CORPORA = ("AISHELL", "AN4", "LIBRISPEECH")
 TOOLS = REPOSITORY / "tools"
+SHELL = REPOSITORY / "espnet_hkd" / "recipes" / "sh"
 
 TRAIN = ("an1-spka-b", "an2-spka-b", "cen1-spkb-b", "cen2-spkb-b")
 TEST = ("an9-spkc-b",)

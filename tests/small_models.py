@@ -9,7 +9,7 @@ SIZE = 16
 
 
 def make_decoder(seed: int = 0, **conf):
-    from espnet_hkd.decoder import CIFDecoder
+    from espnet_hkd.nets.decoder import CIFDecoder
 
     torch.manual_seed(seed)
     conf = {"attention_heads": 2, "linear_units": 32, "initial_weight": 0.4, **conf}
@@ -42,7 +42,7 @@ def make_model(seed: int = 0, *, decoder_conf=None, encoder=None, **model_conf):
     """A CIF recogniser of 80-dimensional features."""
     from espnet2.asr.ctc import CTC
 
-    from espnet_hkd.model import CIFASRModel
+    from espnet_hkd.nets.model import CIFASRModel
 
     decoder = make_decoder(seed, **(decoder_conf or {}))
     if encoder is None:

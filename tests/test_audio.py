@@ -10,7 +10,7 @@ import soundfile
 import torch
 
 from espnet_hkd.errors import DataError
-from espnet_hkd.recognize.audio import check_file, cut_at_silences, load_audio
+from espnet_hkd.speech.audio import check_file, cut_at_silences, load_audio
 from tests.small_models import speech
 
 RATE = 16000

@@ -14,11 +14,11 @@ import soundfile
 import yaml
 
 import espnet_hkd
-from espnet_hkd.card import Facts, model_card, read_facts, write_card
-from espnet_hkd.checkpoint import slim
 from espnet_hkd.errors import CheckpointError, ConfigError
-from espnet_hkd.packed import describe
-from tests.recipe_material import RECIPE, TOOLS, make_recipe, run
+from espnet_hkd.pretrained.card import Facts, model_card, read_facts, write_card
+from espnet_hkd.pretrained.packed import describe
+from espnet_hkd.pretrained.slim import slim
+from tests.recipe_material import RECIPE, SHELL, make_recipe, run
 from tests.small_models import pack, speech, write_experiment
 
 RESULTS = """\
@@ -353,7 +353,7 @@ def test_pretrained_model_is_not_given_to_training_that_has_begun(tmp_path):
     (exp / "checkpoint.pth").touch()
     script = 'set -e; . "$1"; packed_names() { echo "exp/asr_hkd/a.pth x.zip"; }; '
     script += "check_fresh_start --pretrained_model model.zip; echo started"
-    command = ["bash", "-c", script, "bash", TOOLS / "recipe.sh"]
+    command = ["bash", "-c", script, "bash", SHELL / "recipe.sh"]
     for text, good in (
         ("init_param: []\n", False),
         ("init_param:\n- other.zip\n", False),

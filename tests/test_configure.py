@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 import yaml
 
-from espnet_hkd import overrides, registry
 from espnet_hkd.bin import configure
+from espnet_hkd.border import hook, settings
 from espnet_hkd.errors import ConfigError
 
 CONFIG = """\
@@ -225,8 +225,8 @@ def task(monkeypatch: pytest.MonkeyPatch) -> types.ModuleType:
 
     module = types.ModuleType("task")
     module.ASRTask = ASRTask
-    monkeypatch.setattr(registry, "_actions", [])
-    monkeypatch.setattr(registry, "_imported", lambda: [module])
+    monkeypatch.setattr(hook, "_actions", [])
+    monkeypatch.setattr(hook, "_imported", lambda: [module])
     return module
 
 
@@ -237,7 +237,7 @@ def arguments() -> argparse.Namespace:
 def test_set_overrides_options_of_the_model_that_is_built_and_logs_it(
     task: types.ModuleType, caplog: pytest.LogCaptureFixture
 ):
-    overrides.install(["decoder_conf.tail=0.4", "preprocessor_conf.store=null"])
+    settings.install(["decoder_conf.tail=0.4", "preprocessor_conf.store=null"])
 
     with caplog.at_level(logging.WARNING):
         args = task.ASRTask.build_model(arguments())
@@ -252,8 +252,8 @@ def test_set_overrides_options_of_the_model_that_is_built_and_logs_it(
 def test_set_is_applied_once_however_often_the_task_is_served(
     task: types.ModuleType, caplog: pytest.LogCaptureFixture
 ):
-    overrides.install(["decoder_conf.tail=0.4"])
-    registry.install()
+    settings.install(["decoder_conf.tail=0.4"])
+    hook.install()
 
     task.ASRTask.build_model(arguments())
 
@@ -261,16 +261,16 @@ def test_set_is_applied_once_however_often_the_task_is_served(
 
 
 def test_set_refuses_unknown_options_when_the_model_is_built(task: types.ModuleType):
-    overrides.install(["decoder_conf.tale=0.4"])
+    settings.install(["decoder_conf.tale=0.4"])
 
     with pytest.raises(ConfigError, match="CIFDecoder has no option"):
         task.ASRTask.build_model(arguments())
 
 
 def test_options_of_a_parent_count_where_a_constructor_hands_keywords_on():
-    known = overrides.options(
+    known = settings.options(
         "preprocessor",
-        registry.load_class(registry.CLASSES["preprocessor"]["hkd_teacher"]),
+        hook.load_class(hook.CLASSES["preprocessor"]["hkd_teacher"]),
     )
 
     assert {"store", "missing_teacher", "space_symbol"} <= set(known)

@@ -6,10 +6,9 @@ import pytest
 import soundfile
 
 import espnet_hkd
-from tests.recipe_material import TOOLS, load_program
+from espnet_hkd.recipes import count_error as program
 from tests.small_models import speech, write_experiment
 
-program = load_program(TOOLS / "count_error.py")
 TEXTS = {"u1": "abab", "u2": "a"}
 
 

@@ -20,10 +20,10 @@ METHOD = (REPOSITORY / "docs" / "method.md").read_text(encoding="utf-8")
 PACKAGE = REPOSITORY / "espnet_hkd"
 WITH_A_MODEL = ("espnet_hkd.__init__", "espnet_hkd.recognize.recognizer")
 CLASSES = {
-    "decoder_conf": "espnet_hkd.decoder:CIFDecoder",
-    "model_conf": "espnet_hkd.model:CIFASRModel",
+    "decoder_conf": "espnet_hkd.nets.decoder:CIFDecoder",
+    "model_conf": "espnet_hkd.nets.model:CIFASRModel",
     "preprocessor_conf": "espnet_hkd.preprocessor:HKDPreprocessor",
-    "encoder_conf": "espnet_hkd.encoder:PooledConformerEncoder",
+    "encoder_conf": "espnet_hkd.nets.encoder:PooledConformerEncoder",
 }
 
 
@@ -60,7 +60,7 @@ def test_every_option_is_documented_with_its_default(name: str):
 
 
 def test_options_of_espnets_model_that_we_take_are_named():
-    from espnet_hkd.model import PARENT_OPTIONS
+    from espnet_hkd.nets.model import PARENT_OPTIONS
 
     text = section("model_conf")
     assert [name for name in PARENT_OPTIONS if f"`{name}`" not in text] == []

@@ -7,9 +7,9 @@ from espnet2.asr.encoder.conformer_encoder import ConformerEncoder
 from espnet2.asr.encoder.e_branchformer_encoder import EBranchformerEncoder
 from espnet2.legacy.nets.pytorch_backend.transformer.subsampling import TooShortUttError
 
-from espnet_hkd.decoder import CIFDecoder
-from espnet_hkd.encoder import MaskedBatchNorm1d, PooledConformerEncoder
 from espnet_hkd.errors import ConfigError
+from espnet_hkd.nets.decoder import CIFDecoder
+from espnet_hkd.nets.encoder import MaskedBatchNorm1d, PooledConformerEncoder
 
 LENGTHS = [(67, 40, 23), (64, 63, 62, 61), (9,), (50, 3)]
 

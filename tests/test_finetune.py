@@ -11,9 +11,9 @@ import soundfile
 import torch
 import yaml
 
-from espnet_hkd.checkpoint import slim
 from espnet_hkd.errors import CheckpointError
-from espnet_hkd.finetune import BY_TOKEN, init_from, take
+from espnet_hkd.pretrained.finetune import BY_TOKEN, init_from, take
+from espnet_hkd.pretrained.slim import slim
 from tests.small_models import SIZE, VOCAB, make_model, pack, speech, write_experiment
 
 # Another order, two letters fewer, three tokens more.

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from espnet_hkd.errors import ConfigError
-from espnet_hkd.lexicon import LexiconCTC
+from espnet_hkd.nets.lexicon import LexiconCTC
 from tests.small_models import SIZE, VOCAB, make_batch, make_model, make_small_encoder
 
 TOKENS = ["<blank>", "<unk>", "NO", "ON", "NOON", "<sos/eos>"]

@@ -14,7 +14,7 @@ HKD = {"acd_weight": 1.0, "lrd_weight": 0.01, "teacher_dim": 8}
 
 @pytest.fixture(autouse=True)
 def logged(caplog):
-    caplog.set_level(logging.INFO, logger="espnet_hkd.loading")
+    caplog.set_level(logging.INFO, logger="espnet_hkd.nets.loading")
     return caplog
 
 
@@ -123,6 +123,6 @@ def test_other_token_list_is_refused_or_its_weights_are_trained_anew(tmp_path, l
 def test_name_that_the_file_does_not_have_is_warned_of(tmp_path, logged, source):
     path = save(tmp_path, stock_hybrid().state_dict())
     load_pretrained_model(f"{path}:{source}:encoder", make_model(2), False)
-    (record,) = [r for r in logged.records if r.name == "espnet_hkd.loading"]
+    (record,) = [r for r in logged.records if r.name == "espnet_hkd.nets.loading"]
     assert record.levelname == "WARNING"
     assert "nothing of encoder was in the checkpoint" in record.message

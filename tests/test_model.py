@@ -233,7 +233,7 @@ def test_another_decoder_is_refused():
     from espnet2.asr.ctc import CTC
     from espnet2.asr.decoder.transformer_decoder import TransformerDecoder
 
-    from espnet_hkd.model import CIFASRModel
+    from espnet_hkd.nets.model import CIFASRModel
 
     with pytest.raises(ConfigError, match="hkd_cif_transformer"):
         CIFASRModel(
@@ -256,7 +256,7 @@ def test_statistics_of_another_frontend_are_refused(tmp_path):
     from espnet2.asr.frontend.default import DefaultFrontend
     from espnet2.layers.global_mvn import GlobalMVN
 
-    from espnet_hkd.model import CIFASRModel
+    from espnet_hkd.nets.model import CIFASRModel
 
     ones = np.ones(40)
     np.savez(tmp_path / "stats.npz", count=2.0, sum=ones, sum_square=2 * ones)

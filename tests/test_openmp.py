@@ -11,9 +11,8 @@ import pytest
 import torch
 from numba.np.numpy_support import carray
 
-from espnet_hkd import openmp
-from espnet_hkd.cif import integrate_and_fire
-from espnet_hkd.openmp import compile_region, run_region, team_size, thread_number
+from espnet_hkd.cif import integrate_and_fire, openmp
+from espnet_hkd.cif.openmp import compile_region, run_region, team_size, thread_number
 
 
 def report(addresses):

@@ -106,8 +106,10 @@ def test_autoload_can_be_switched_off(kind: str, new_venv: Callable[..., FreshVe
     assert off.stderr == ""
 
 
-def break_registry(site_packages: Path) -> None:
-    (site_packages / "espnet_hkd" / "registry.py").write_text("raise OSError('torn')\n")
+def break_hook(site_packages: Path) -> None:
+    (site_packages / "espnet_hkd" / "border" / "hook.py").write_text(
+        "raise OSError('torn')\n"
+    )
 
 
 def delete_package(site_packages: Path) -> None:
@@ -119,7 +121,7 @@ def delete_half_the_package(site_packages: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "damage", [break_registry, delete_package, delete_half_the_package]
+    "damage", [break_hook, delete_package, delete_half_the_package]
 )
 def test_broken_install_starts_cleanly_and_speaks_up_in_espnet(
     damage: Callable[[Path], None], new_venv: Callable[..., FreshVenv]

@@ -14,9 +14,9 @@ import torch
 import yaml
 
 import espnet_hkd
-from espnet_hkd.checkpoint import FORMAT, slim
 from espnet_hkd.errors import CheckpointError
-from espnet_hkd.packed import open_packed
+from espnet_hkd.pretrained.packed import open_packed
+from espnet_hkd.pretrained.slim import FORMAT, slim
 from tests.small_models import pack, speech, write_experiment
 
 CONFIG = "exp/asr_hkd/slim/config.yaml"

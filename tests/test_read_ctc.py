@@ -7,8 +7,8 @@ import soundfile
 
 import espnet_hkd
 from espnet_hkd.errors import DataError, SearchError
+from espnet_hkd.recipes import read_ctc
 from tests.small_models import speech, write_experiment
-from tools import read_ctc
 
 
 @pytest.fixture(scope="module")

@@ -8,7 +8,14 @@ from pathlib import Path
 import pytest
 
 from espnet_hkd.errors import DataError
-from tests.recipe_material import REPOSITORY, TOOLS, load_program, make_recipe, run
+from tests.recipe_material import (
+    REPOSITORY,
+    SHELL,
+    TOOLS,
+    load_program,
+    make_recipe,
+    run,
+)
 
 RECIPE = REPOSITORY / "egs2" / "aishell_hkd" / "asr1"
 aishell = load_program(RECIPE / "local" / "check_aishell.py")
@@ -38,7 +45,7 @@ def test_whole_corpus_passes_and_its_folder_is_named(tmp_path: Path):
 def test_espnet_prepares_the_sets_and_nothing_else_is_left(tmp_path: Path):
     data = make_aishell(tmp_path / "corpus")
     recipe = make_recipe(tmp_path / "recipe", RECIPE)
-    assert run(TOOLS / "link_recipe.sh", recipe).returncode == 0
+    assert run(SHELL / "link_recipe.sh", recipe).returncode == 0
     for _ in range(2):
         done = run(
             recipe / "local" / "data.sh", cwd=recipe, AISHELL=str(tmp_path / "corpus")

@@ -14,8 +14,8 @@ from espnet2.tasks.asr import ASRTask
 from espnet2.tasks.lm import LMTask
 
 import espnet_hkd
-from espnet_hkd.decoder import CIFDecoder
-from espnet_hkd.lexicon import read_lexicon
+from espnet_hkd.nets.decoder import CIFDecoder
+from espnet_hkd.nets.lexicon import read_lexicon
 from espnet_hkd.preprocessor import HKDPreprocessor
 from tests.recipe_material import REPOSITORY
 

@@ -12,6 +12,7 @@ import pytest
 from espnet_hkd.errors import DataError
 from tests.recipe_material import (
     REPOSITORY,
+    SHELL,
     load_program,
     make_recipe,
     run,
@@ -173,7 +174,7 @@ def test_missing_folder_is_named(tmp_path: Path, capsys):
 def prepare(work: Path, *options: str, **changes: str | None):
     """Stage 1 of local/data.sh in a work folder of the recipe."""
     make_recipe(work, RECIPE)
-    assert run(REPOSITORY / "tools" / "link_recipe.sh", work).returncode == 0
+    assert run(SHELL / "link_recipe.sh", work).returncode == 0
     return run(work / "local" / "data.sh", *options, cwd=work, **changes)
 
 
@@ -230,7 +231,7 @@ def test_download_asks_for_each_part(whole: Path, tmp_path: Path):
     work = tmp_path / "work"
     # The recipe's path.sh keeps what comes first in PATH, but for its own programs.
     make_recipe(work, RECIPE)
-    run(REPOSITORY / "tools" / "link_recipe.sh", work)
+    run(SHELL / "link_recipe.sh", work)
     script = f"PATH={programs}:$PATH local/data.sh --download true"
     done = run("bash", "-c", script, cwd=work, LIBRISPEECH=str(corpus))
     assert done.returncode != 0

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from espnet_hkd.errors import DataError
-from tests.recipe_material import TOOLS, load_program, make_recipe, run
+from tests.recipe_material import SHELL, TOOLS, load_program, make_recipe, run
 
 ESPNET = version("espnet")
 LINKS = ("asr.sh", "pyscripts", "scripts", "steps", "utils")
@@ -52,7 +52,7 @@ def get_espnet(tmp_path: Path, **changes: str | None):
         "PIP_FIND_LINKS": "",
         "ESPNET_ROOT": None,
     }
-    return run(TOOLS / "get_espnet.sh", **defaults | changes)
+    return run(SHELL / "get_espnet.sh", **defaults | changes)
 
 
 def test_espnet_root_of_the_installed_version_is_used(tmp_path: Path):
@@ -121,7 +121,7 @@ def test_links_are_made_repaired_and_never_replace_files(tmp_path: Path):
     (recipe / "steps").symlink_to(tmp_path / "gone")
     (recipe / "asr.sh").write_text("my own\n")
     for _ in range(2):
-        done = run(TOOLS / "link_recipe.sh", recipe, ESPNET_ROOT=str(tree))
+        done = run(SHELL / "link_recipe.sh", recipe, ESPNET_ROOT=str(tree))
         assert done.returncode == 0
         assert "asr.sh is no link and stays" in done.stderr
     template = tree / "egs2" / "TEMPLATE" / "asr1"
@@ -132,7 +132,7 @@ def test_links_are_made_repaired_and_never_replace_files(tmp_path: Path):
 
 
 def test_link_recipe_names_a_folder_that_is_not_there(tmp_path: Path):
-    done = run(TOOLS / "link_recipe.sh", tmp_path / "gone")
+    done = run(SHELL / "link_recipe.sh", tmp_path / "gone")
     assert done.returncode == 2
     assert f"there is no folder {tmp_path / 'gone'}" in done.stderr
 
@@ -247,7 +247,7 @@ def test_missing_teacher_store_is_named_before_training(tmp_path: Path):
 )
 def test_last_value_of_an_option_counts(arguments: tuple[str, ...], value: str):
     script = '. "$1"; shift; option stage default "$@"'
-    command = ["bash", "-c", script, "bash", str(TOOLS / "recipe.sh"), *arguments]
+    command = ["bash", "-c", script, "bash", str(SHELL / "recipe.sh"), *arguments]
     assert subprocess.check_output(command, text=True).strip() == value
 
 
@@ -255,7 +255,7 @@ def test_spm_train_takes_the_options_of_asr_sh(tmp_path: Path):
     text = tmp_path / "train.txt"
     text.write_text("ONE TWO THREE\nRUBOUT SEVEN\nENTER FIVE FOUR\n")
     done = run(
-        TOOLS / "spm_train",
+        SHELL / "spm_train",
         f"--input={text}",
         "--vocab_size=20",
         "--model_type=unigram",

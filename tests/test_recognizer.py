@@ -13,9 +13,9 @@ import torch
 import yaml
 
 import espnet_hkd
-from espnet_hkd.checkpoint import slim
 from espnet_hkd.errors import CheckpointError, ConfigError, DataError, SearchError
-from espnet_hkd.recognize.audio import cut_at_silences
+from espnet_hkd.pretrained.slim import slim
+from espnet_hkd.speech.audio import cut_at_silences
 from tests.recipe_material import REPOSITORY
 from tests.small_models import SIZE, VOCAB, pack, speech, write_experiment
 

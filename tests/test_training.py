@@ -215,7 +215,7 @@ class TestLoRA:
     def test_begins_with_a_plain_checkpoint_and_is_loaded_with_its_own(
         self, tmp_path, caplog
     ):
-        caplog.set_level(logging.INFO, logger="espnet_hkd.loading")
+        caplog.set_level(logging.INFO, logger="espnet_hkd.nets.loading")
         torch.save(make_model(1).state_dict(), tmp_path / "plain.pth")
         model = self.adapted(2)
         load_pretrained_model(str(tmp_path / "plain.pth"), model, False)

@@ -18,7 +18,7 @@ CONF = {
 
 def small_model(**conf):
     """Without dropout, batch norm in eval: what is left must be equal."""
-    from espnet_hkd.encoder import PooledConformerEncoder
+    from espnet_hkd.nets.encoder import PooledConformerEncoder
 
     torch.manual_seed(5)
     encoder = PooledConformerEncoder(

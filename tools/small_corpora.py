@@ -24,7 +24,7 @@ import numpy as np
 import soundfile
 
 from espnet_hkd.errors import DataError, HKDError
-from tools.corpus import read_lines
+from espnet_hkd.recipes.corpus import read_lines
 
 RATE = 16000  # Hz
 SETS = ("train", "dev", "test")

@@ -21,7 +21,7 @@ from typing import Any
 import torch
 
 from espnet_hkd.errors import ConfigError, HKDError
-from tools.corpus import read_lines
+from espnet_hkd.recipes.corpus import read_lines
 
 SPECIALS = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
 CHINESE = "\u2e80"  # from here on, a character is a word

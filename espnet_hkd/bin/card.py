@@ -32,8 +32,8 @@ def get_parser() -> argparse.ArgumentParser:
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command line."""
     args = get_parser().parse_args(arguments)
-    from espnet_hkd.card import read_facts, write_card
     from espnet_hkd.errors import HKDError
+    from espnet_hkd.pretrained.card import read_facts, write_card
 
     try:
         write_card(args.archive, read_facts(args.facts), hub_name=args.name)

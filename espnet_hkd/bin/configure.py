@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 from espnet_hkd.errors import ConfigError, HKDError
 
 if TYPE_CHECKING:
-    from espnet_hkd.overrides import Setting
+    from espnet_hkd.border.settings import Setting
 
 RECORD = "configure.log"
 
@@ -57,7 +57,7 @@ def configure(exp: Path, settings: Sequence[str]) -> list[str]:
             setting has an unknown key or a value of the wrong type, or it cannot be
             written.
     """
-    from espnet_hkd.overrides import check_setting, chosen_class, parse_setting
+    from espnet_hkd.border.settings import check_setting, chosen_class, parse_setting
 
     parsed = [parse_setting(text) for text in settings]
     path = exp / "config.yaml"

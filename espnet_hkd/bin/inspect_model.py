@@ -20,7 +20,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command line."""
     args = get_parser().parse_args(arguments)
     from espnet_hkd.errors import HKDError
-    from espnet_hkd.packed import describe
+    from espnet_hkd.pretrained.packed import describe
 
     try:
         print(describe(args.model))

@@ -36,8 +36,8 @@ def get_parser() -> argparse.ArgumentParser:
 def main(arguments: list[str] | None = None) -> None:
     """Run the command line."""
     args = get_parser().parse_args(arguments)
-    from espnet_hkd.checkpoint import slim
     from espnet_hkd.errors import HKDError
+    from espnet_hkd.pretrained.slim import slim
 
     try:
         report = slim(

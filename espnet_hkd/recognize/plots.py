@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from espnet_hkd.recognize.records import Firing
+from espnet_hkd.speech.records import Firing
 
 logger = logging.getLogger(__name__)
 
@@ -146,7 +146,7 @@ def add_firing_plots(trainer: type) -> None:
         reporter: Any,
         options: Any,
     ) -> None:
-        from espnet_hkd.model import CIFASRModel
+        from espnet_hkd.nets.model import CIFASRModel
 
         if not isinstance(model, CIFASRModel):
             original(

@@ -14,9 +14,9 @@ import torch
 from espnet_hkd.checks import is_number, is_whole
 from espnet_hkd.cif import FiredTokens
 from espnet_hkd.errors import CheckpointError, ConfigError, DataError, SearchError
-from espnet_hkd.packed import check_classes, open_packed
-from espnet_hkd.recognize.audio import check_file, cut_at_silences, load_audio
-from espnet_hkd.recognize.records import Firing, TokenTime, Transcript
+from espnet_hkd.pretrained.packed import check_classes, open_packed
+from espnet_hkd.speech.audio import check_file, cut_at_silences, load_audio
+from espnet_hkd.speech.records import Firing, TokenTime, Transcript
 
 logger = logging.getLogger(__name__)
 
@@ -60,7 +60,7 @@ class Recognizer:
         espnet_hkd.register()
         from espnet2.bin.asr_inference import Speech2Text
 
-        from espnet_hkd.model import CIFASRModel
+        from espnet_hkd.nets.model import CIFASRModel
 
         try:
             stock = Speech2Text(
@@ -98,7 +98,7 @@ class Recognizer:
         """Open a packed model (zip), a folder, or a model of the Hugging Face hub.
 
         Args:
-            name: What `espnet_hkd.packed.open_packed` takes.
+            name: What `espnet_hkd.pretrained.packed.open_packed` takes.
             device: As for torch.
 
         Raises:

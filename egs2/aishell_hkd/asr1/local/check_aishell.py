@@ -15,7 +15,7 @@ from collections import defaultdict
 from pathlib import Path
 
 from espnet_hkd.errors import DataError, HKDError
-from tools.corpus import check_audio, check_path, read_lines, some
+from espnet_hkd.recipes.corpus import check_audio, check_path, read_lines, some
 
 SETS = ("train", "dev", "test")
 TRANSCRIPT = Path("transcript") / "aishell_transcript_v0.8.txt"

@@ -4,7 +4,7 @@
 # mini AN4 archive of the ESPnet source tree: four training utterances, from which
 # nothing is learnt, enough to see every stage run.
 set -euo pipefail
-. "$(dirname "$(readlink -f "$0")")/../../../../tools/recipe_data.sh"
+. "$(dirname "$(readlink -f "$0")")/../../../../espnet_hkd/recipes/sh/recipe_data.sh"
 
 fs=16k                       # audio below this rate is refused
 sets=train_nodev,train_dev,test  # sets of a Kaldi-style corpus, training first

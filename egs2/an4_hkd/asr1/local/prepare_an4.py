@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from espnet_hkd.errors import DataError, HKDError
-from tools.corpus import check_audio, read_lines, some
+from espnet_hkd.recipes.corpus import check_audio, read_lines, some
 
 AUDIO_FOLDERS = {"train": "an4_clstk", "test": "an4test_clstk"}
 AUDIO_SUFFIXES = (".sph", ".wav", ".flac")

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from espnet_hkd.errors import DataError, HKDError
-from tools.corpus import check_audio, check_path, read_lines, some
+from espnet_hkd.recipes.corpus import check_audio, check_path, read_lines, some
 
 PARTS = ("dev-clean", "dev-other", "test-clean", "test-other", "train-clean-100")
 LAYOUT = "LibriSpeech/PART/READER/CHAPTER/*.flac with READER-CHAPTER.trans.txt"

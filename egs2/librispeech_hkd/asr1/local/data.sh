@@ -3,7 +3,7 @@
 # stage 4 with --asr_data_dir). The corpus is the folder in $LIBRISPEECH that holds
 # LibriSpeech; it is checked here, then ESPnet's own preparation makes the sets.
 set -euo pipefail
-. "$(dirname "$(readlink -f "$0")")/../../../../tools/recipe_data.sh"
+. "$(dirname "$(readlink -f "$0")")/../../../../espnet_hkd/recipes/sh/recipe_data.sh"
 
 data=100                     # hours to train on: 100 or 960
 lm_text=                     # more text for the language model, plain or .gz

@@ -7,8 +7,8 @@ leaves as in the published CIF-HieraDist code.
 Letters: B utterances, T frames, U tokens, D width.
 
 Here are the definition and its plain loops. Two others calculate the same fast:
-`espnet_hkd.cif_cpu` by loops compiled for the CPU, `espnet_hkd.cif_pairs` by PyTorch's
-own operators on any device.
+`espnet_hkd.cif.compiled` by loops compiled for the CPU, `espnet_hkd.cif.operators` by
+PyTorch's own operators on any device.
 """
 
 from __future__ import annotations
@@ -21,10 +21,10 @@ from types import ModuleType
 import torch
 from torch import Tensor
 
-from espnet_hkd import cif_pairs
-from espnet_hkd.cif_pairs import SILENCE
+from espnet_hkd.cif import operators
+from espnet_hkd.cif.operators import SILENCE
+from espnet_hkd.cif.weight_predictor import WeightPredictor, at_least_float32
 from espnet_hkd.errors import ConfigError
-from espnet_hkd.weights import WeightPredictor, at_least_float32
 
 __all__ = [
     "FiredTokens",
@@ -114,10 +114,10 @@ def integrate_and_fire(
     assert weights.shape == hidden.shape[:2], (weights.shape, hidden.shape)
     assert lengths.shape == weights.shape[:1], (lengths.shape, weights.shape)
     assert targets is None or targets.shape == lengths.shape, targets
-    way: ModuleType = cif_pairs
+    way: ModuleType = operators
     # A compiler that records PyTorch's operators would not see the loops.
     if hidden.device.type == "cpu" and not torch.compiler.is_compiling():
-        way = _compiled_loops() or cif_pairs
+        way = _compiled_loops() or operators
     slack = 1 - threshold + ROUNDING
     return FiredTokens(
         *way.integrate(
@@ -128,13 +128,13 @@ def integrate_and_fire(
 
 @cache
 def _compiled_loops() -> ModuleType | None:
-    """`espnet_hkd.cif_cpu`, or None where numba does not run."""
+    """`espnet_hkd.cif.compiled`, or None where numba does not run."""
     try:
-        from espnet_hkd import cif_cpu
+        from espnet_hkd.cif import compiled
     except ImportError as error:
         logger.info("Integrate-and-fire on CPU is slower: no numba (%s)", error)
         return None
-    return cif_cpu
+    return compiled
 
 
 def _check_options(threshold: float, tail: float) -> None:

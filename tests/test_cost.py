@@ -7,7 +7,7 @@ import re
 import pytest
 import yaml
 
-from tests.recipe_material import TOOLS, load_program
+from espnet_hkd.recipes import cost as program
 
 CONFIG = {
     "frontend_conf": {"n_fft": 512, "win_length": 400, "hop_length": 160},
@@ -21,14 +21,7 @@ TEACHER = {"acd_weight": 1.0, "lrd_weight": 0.01, "teacher_dim": 8}
 SMALL = ("--tokens", "20", "--utterances", "2", "--seconds", "0.5", "--length", "3")
 
 
-@pytest.fixture
-def program(monkeypatch):
-    # As for a script, whose own folder is searched first.
-    monkeypatch.syspath_prepend(str(TOOLS))
-    return load_program(TOOLS / "training_cost.py")
-
-
-def test_compares_configurations_with_the_first(program, tmp_path, capsys):
+def test_compares_configurations_with_the_first(tmp_path, capsys):
     small, deep = tmp_path / "small.yaml", tmp_path / "deep.yaml"
     small.write_text(yaml.safe_dump(CONFIG))
     encoder = CONFIG["encoder_conf"] | {"num_blocks": 12}
@@ -46,7 +39,7 @@ def test_compares_configurations_with_the_first(program, tmp_path, capsys):
 
 
 @pytest.mark.parametrize("option", ["--steps", "--seconds", "--threads"])
-def test_nothing_to_measure_is_refused(program, option, capsys):
+def test_nothing_to_measure_is_refused(option, capsys):
     options = [*SMALL, "--config", "any.yaml", option, "0"]
     assert program.main(options) == 1
     error = capsys.readouterr().err

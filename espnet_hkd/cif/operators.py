@@ -21,7 +21,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from espnet_hkd.weights import at_least_float32
+from espnet_hkd.cif.weight_predictor import at_least_float32
 
 # Below this sum an utterance says nothing about where its tokens are.
 SILENCE = 1e-6

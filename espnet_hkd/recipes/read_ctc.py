@@ -3,7 +3,8 @@
 
 The hypotheses are written as Kaldi-style text.
 
-    python -m tools.read_ctc exp/asr_hkd dump/raw/train_dev --text ctc/train_dev/text
+    python -m espnet_hkd.recipes.read_ctc exp/asr_hkd dump/raw/train_dev \\
+        --text ctc/train_dev/text
     python -m espnet_hkd.bin.compare_systems CTC=ctc/train_dev \\
         CIF=exp/asr_hkd/DECODE/train_dev --ref dump/raw/train_dev/text
 """
@@ -15,12 +16,12 @@ import sys
 from pathlib import Path
 
 from espnet_hkd.errors import HKDError
-from tools.count_error import read_table
+from espnet_hkd.recipes.count_error import read_table
 
 
 def get_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        description=__doc__.partition("\n")[0],
+        description=(__doc__ or "").partition("\n")[0],
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
     parser.add_argument(

@@ -20,9 +20,9 @@ from typing import Any, NamedTuple
 
 import torch
 
-from espnet_hkd.checkpoint import HEADS, read_weights
 from espnet_hkd.errors import CheckpointError
-from espnet_hkd.packed import PackedModel, open_packed
+from espnet_hkd.pretrained.packed import PackedModel, open_packed
+from espnet_hkd.pretrained.slim import HEADS, read_weights
 
 logger = logging.getLogger(__name__)
 
@@ -166,7 +166,7 @@ def init_from(model: Any, name: str | Path, *, ignore_mismatch: bool = False) ->
 
     Args:
         model: A CIFASRModel.
-        name: What `espnet_hkd.packed.open_packed` takes.
+        name: What `espnet_hkd.pretrained.packed.open_packed` takes.
         ignore_mismatch: As for `take`.
 
     Raises:
@@ -222,7 +222,7 @@ def extend_init_param(task: ModuleType) -> None:
     def load_pretrained_model(
         init_param: str, model: Any, ignore_init_mismatch: bool, **options: Any
     ) -> None:
-        from espnet_hkd.model import CIFASRModel
+        from espnet_hkd.nets.model import CIFASRModel
 
         path, *keys = init_param.split(":")
         alone = (

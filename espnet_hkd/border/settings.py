@@ -16,7 +16,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from types import ModuleType
 
-from espnet_hkd import registry
+from espnet_hkd.border import hook
 from espnet_hkd.errors import ConfigError
 
 # Parts of an ASR model that ESPnet lets a configuration choose and set up.
@@ -204,8 +204,8 @@ def chosen_class(part: str, name: str | None) -> type:
             wanted="a setting of a part that the model has",
             remedy=_REMEDY,
         )
-    if name in registry.CLASSES.get(part, {}):
-        return registry.load_class(registry.CLASSES[part][name])
+    if name in hook.CLASSES.get(part, {}):
+        return hook.load_class(hook.CLASSES[part][name])
     from espnet2.tasks import asr
 
     choices = getattr(asr, f"{part}_choices").classes
@@ -258,4 +258,4 @@ def install(texts: Sequence[str]) -> None:
 
         task.ASRTask.build_model = classmethod(build_model)
 
-    registry.after_import(wrap)
+    hook.after_import(wrap)

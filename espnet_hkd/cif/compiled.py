@@ -1,8 +1,8 @@
 """Continuous integrate-and-fire on CPU: the loops of its definition, compiled by numba.
 
 `espnet_hkd.cif` says what is calculated. On CPU half of the time of
-`espnet_hkd.cif_pairs` goes into its list of pairs; here each direction walks along the
-line of masses once, frame by frame, and keeps nothing of size T x U.
+`espnet_hkd.cif.operators` goes into its list of pairs; here each direction walks along
+the line of masses once, frame by frame, and keeps nothing of size T x U.
 
 Letters: B utterances, T frames, U tokens, D width.
 """
@@ -19,15 +19,15 @@ import torch
 from numba.np.numpy_support import carray
 from torch import Tensor
 
-from espnet_hkd.cif_pairs import SILENCE
-from espnet_hkd.openmp import (
+from espnet_hkd.cif.openmp import (
     compile_region,
     run_region,
     team_size,
     thread_number,
     threads_to_share,
 )
-from espnet_hkd.weights import at_least_float32
+from espnet_hkd.cif.operators import SILENCE
+from espnet_hkd.cif.weight_predictor import at_least_float32
 
 OPTIONS = {
     "nogil": True,

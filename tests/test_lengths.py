@@ -8,11 +8,10 @@ import yaml
 from espnet2.asr.encoder.e_branchformer_encoder import EBranchformerEncoder
 from espnet2.asr.frontend.default import DefaultFrontend
 
-from espnet_hkd.encoder import PooledConformerEncoder
 from espnet_hkd.errors import ConfigError, DataError
-from tests.recipe_material import TOOLS, load_program
+from espnet_hkd.nets.encoder import PooledConformerEncoder
+from espnet_hkd.recipes import lengths as program
 
-program = load_program(TOOLS / "tokens_per_frame.py")
 CONFORMER = {"encoder": "conformer", "frontend_conf": {"hop_length": 160}}
 
 

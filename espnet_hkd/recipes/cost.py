@@ -6,7 +6,7 @@ utterances: processor time per second of speech. Times the seconds of a corpus i
 epoch, without the loading and augmenting of data. Of several configurations the costs
 are also told in ratios to the first; a GPU may see another ratio.
 
-    python tools/training_cost.py --config conf/train_asr_cif*.yaml --tokens 4233
+    python3 -m espnet_hkd.recipes.cost --config conf/train_asr_cif*.yaml --tokens 4233
 """
 
 from __future__ import annotations
@@ -19,16 +19,15 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from count_parameters import build_model, read_tokens
-
 from espnet_hkd.errors import ConfigError, HKDError
+from espnet_hkd.recipes.parameters import build_model, read_tokens
 
 RATE = 16000
 
 
 def get_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        description=__doc__.partition("\n")[0],
+        description=(__doc__ or "").partition("\n")[0],
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
     parser.add_argument(

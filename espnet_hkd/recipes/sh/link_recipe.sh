@@ -2,7 +2,7 @@
 # Link ESPnet's recipe scripts into a recipe folder: asr.sh, scripts, pyscripts,
 # steps, utils. Stale links are replaced, real files are left alone.
 #
-#   tools/link_recipe.sh egs2/an4_hkd/asr1
+#   espnet_hkd/recipes/sh/link_recipe.sh egs2/an4_hkd/asr1
 set -euo pipefail
 
 if [ $# -ne 1 ] || [ ! -d "$1" ]; then

@@ -14,10 +14,7 @@ from espnet2.asr.espnet_model import ESPnetASRModel
 from espnet2.torch_utils.device_funcs import force_gatherable
 
 from espnet_hkd.checks import check_keys, check_number, check_switch, check_whole
-from espnet_hkd.decoder import CIFDecoder, DecoderOutput
 from espnet_hkd.errors import ConfigError, SearchError
-from espnet_hkd.lexicon import LexiconCTC
-from espnet_hkd.loading import announce_loading, check_weights
 from espnet_hkd.losses import (
     acoustic_contrastive_terms,
     gather_tokens,
@@ -25,6 +22,9 @@ from espnet_hkd.losses import (
     linguistic_regression_loss,
     quantity_loss,
 )
+from espnet_hkd.nets.decoder import CIFDecoder, DecoderOutput
+from espnet_hkd.nets.lexicon import LexiconCTC
+from espnet_hkd.nets.loading import announce_loading, check_weights
 
 PARENT_OPTIONS = (
     "autocast_frontend",

@@ -16,8 +16,8 @@ from typing import Any, NamedTuple
 
 import yaml
 
-from espnet_hkd.checkpoint import FORMAT, read_config, read_weights
 from espnet_hkd.errors import CheckpointError, ConfigError
+from espnet_hkd.pretrained.slim import FORMAT, read_config, read_weights
 
 WANTED = "a packed model (.zip), a folder, or a hub name (user/model)"
 # Preferred in this order where a folder says no more.
@@ -120,7 +120,7 @@ def check_classes(config: dict[str, Any], name: str | Path) -> None:
     Raises:
         CheckpointError: One is not; the message lists those that are.
     """
-    from espnet_hkd.overrides import PARTS, chosen_class
+    from espnet_hkd.border.settings import PARTS, chosen_class
 
     for part in PARTS:
         if config.get(part) is None:

@@ -5,12 +5,12 @@ The count error is the mean over utterances of the absolute difference between t
 fired, with the model's own tail, and tokens of the transcript, end-of-sentence
 included in both. Too few firings become deletions, too many insertions.
 
-    python tools/count_error.py exp/asr_hkd dump/raw/train_dev
+    python3 -m espnet_hkd.recipes.count_error exp/asr_hkd dump/raw/train_dev
 
 With --hypotheses, what a search has decided counts instead of what the weights say: the
 two differ with decoder_conf.count_search.
 
-    python tools/count_error.py exp/asr_hkd dump/raw/train_dev \\
+    python3 -m espnet_hkd.recipes.count_error exp/asr_hkd dump/raw/train_dev \\
         --hypotheses exp/asr_hkd/DECODE/org/train_dev/text
 """
 
@@ -26,7 +26,7 @@ from espnet_hkd.errors import DataError, HKDError
 
 def get_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        description=__doc__.partition("\n")[0],
+        description=(__doc__ or "").partition("\n")[0],
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
     parser.add_argument(

@@ -56,7 +56,7 @@ OF_TOKENS = {"CTC": 257, "decoder: embedding": 256, "decoder: vocabulary": 256}
 
 def get_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        description=__doc__.partition("\n")[0],
+        description=(__doc__ or "").partition("\n")[0],
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
     parser.add_argument("--config", required=True, help="the training YAML")

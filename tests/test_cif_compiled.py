@@ -12,8 +12,8 @@ import numba
 import pytest
 import torch
 
-from espnet_hkd import cif, cif_cpu
-from espnet_hkd.cif import integrate_and_fire
+from espnet_hkd import cif
+from espnet_hkd.cif import compiled, integrate_and_fire
 
 LENGTHS, TARGETS = torch.tensor([900, 1000, 640]), torch.tensor([80, 100, 0])
 
@@ -38,7 +38,7 @@ def fire(targets=TARGETS):
 def test_threads_change_nothing(targets, number, threads):
     hidden, _ = draw()
     assert (
-        TARGETS.max() * len(TARGETS) * hidden.size(2) < cif_cpu.SMALL < hidden.numel()
+        TARGETS.max() * len(TARGETS) * hidden.size(2) < compiled.SMALL < hidden.numel()
     )
     threads(1)
     wanted = fire(targets)
@@ -66,8 +66,8 @@ def test_weights_that_are_none_stay_with_their_utterance(bad, targets):
 
 def test_without_numba_the_operators_do_it(monkeypatch, caplog):
     wanted = fire()
-    monkeypatch.setitem(sys.modules, "espnet_hkd.cif_cpu", None)
-    monkeypatch.delattr("espnet_hkd.cif_cpu")
+    monkeypatch.setitem(sys.modules, "espnet_hkd.cif.compiled", None)
+    monkeypatch.delattr("espnet_hkd.cif.compiled")
     cif._compiled_loops.cache_clear()
     try:
         with caplog.at_level(logging.INFO, logger="espnet_hkd.cif"):
@@ -107,7 +107,7 @@ def test_a_compiler_sees_the_operators():
 
 def test_machine_code_that_cannot_be_kept_is_used_all_the_same(monkeypatch):
     monkeypatch.setattr(numba.core.caching.CacheImpl, "_locator_classes", [])
-    twice = cif_cpu._compile(lambda x: 2 * x)
+    twice = compiled._compile(lambda x: 2 * x)
     assert twice(3.0) == 6.0
 
 

@@ -22,9 +22,11 @@ TASK_MODULES = ("espnet2.tasks.asr", "espnet3.systems.esp2_asr.task")
 
 # Lower-case names: ESPnet looks names up both as written and lowered.
 CLASSES = {
-    "model": {"hkd_cif": "espnet_hkd.model:CIFASRModel"},
-    "encoder": {"hkd_pooled_conformer": "espnet_hkd.encoder:PooledConformerEncoder"},
-    "decoder": {"hkd_cif_transformer": "espnet_hkd.decoder:CIFDecoder"},
+    "model": {"hkd_cif": "espnet_hkd.nets.model:CIFASRModel"},
+    "encoder": {
+        "hkd_pooled_conformer": "espnet_hkd.nets.encoder:PooledConformerEncoder"
+    },
+    "decoder": {"hkd_cif_transformer": "espnet_hkd.nets.decoder:CIFDecoder"},
     "preprocessor": {"hkd_teacher": "espnet_hkd.preprocessor:HKDPreprocessor"},
 }
 
@@ -69,7 +71,7 @@ def add_plots(task: ModuleType) -> None:
 
 def add_packed_models(task: ModuleType) -> None:
     """Let the task's training start from packed models."""
-    from espnet_hkd.finetune import extend_init_param
+    from espnet_hkd.pretrained.finetune import extend_init_param
 
     extend_init_param(task)
 

@@ -1,6 +1,6 @@
 # The environment of all recipes: sourced by their path.sh, and so by asr.sh, by its
 # helper scripts and by ours; safe to source repeatedly.
-hkd_root=$(dirname "$(dirname "$(readlink -f "${BASH_SOURCE[0]}")")")
+hkd_root=$(realpath "$(dirname "$(readlink -f "${BASH_SOURCE[0]}")")/../../..")
 
 # ESPnet's scripts call plain python3, so --python alone would not be enough: the
 # active environment if it has ESPnet, else the one that `make setup` made.
@@ -10,7 +10,7 @@ if ! python3 -c 'import importlib.util as u, sys; sys.exit(not u.find_spec("espn
 fi
 case :${PATH}: in
     *:${PWD}/utils:*) ;;
-    *) PATH=${PWD}/utils:${hkd_root}/tools:${PATH} ;;
+    *) PATH=${PWD}/utils:${hkd_root}/espnet_hkd/recipes/sh:${PATH} ;;
 esac
 # Debian's sctk keeps sclite out of PATH.
 command -v sclite >/dev/null || PATH=${PATH}:${SCTK_BIN:-/usr/lib/sctk/bin}

@@ -10,8 +10,8 @@ from typing import Any
 
 import torch
 
-from espnet_hkd.checkpoint import HEADS
 from espnet_hkd.errors import CheckpointError
+from espnet_hkd.pretrained.slim import HEADS
 
 logger = logging.getLogger(__name__)
 

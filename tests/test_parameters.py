@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 import yaml
 
-from tests.recipe_material import RECIPE, TOOLS, load_program
+from espnet_hkd.recipes import parameters as program
+from tests.recipe_material import RECIPE
 
-program = load_program(TOOLS / "count_parameters.py")
 TEACHER = {"acd_weight": 1.0, "lrd_weight": 0.01, "teacher_dim": 768}
 
 

@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 
 from espnet_hkd.errors import ConfigError, DataError
+from espnet_hkd.recipes import units as compare_units
+from espnet_hkd.recipes.units import Sentence
 from tests.recipe_material import write_audio
-from tools import compare_units
-from tools.compare_units import Sentence
 
 WORDS = ["ABA", "CAB", "BACCA", "ABACA", "CABAB"]
 

@@ -1,10 +1,10 @@
 #!/usr/bin/env python3
 """Count utterances that have more tokens than encoder frames, for several units.
 
-    python3 tools/compare_units.py dump/raw/train_clean_100_sp \
+    python3 -m espnet_hkd.recipes.units dump/raw/train_clean_100_sp \
         --units data/en_token_list/bpe_unigram5000/bpe.model char
 
-    python3 tools/compare_units.py arctic/train arctic/dev --units 100 1000 char \
+    python3 -m espnet_hkd.recipes.units arctic/train arctic/dev --units 100 1000 char \
         --train arctic/train --speed 1.1
 
 For the choice of units and of subsampling before anything is trained. A unit is a
@@ -22,9 +22,14 @@ from pathlib import Path
 from typing import NamedTuple
 
 from espnet_hkd.errors import ConfigError, DataError, HKDError
-from tools.corpus import read_lines
-from tools.tokens_per_frame import FrameRate, Utterance, frame_rate, tokens_per_frame
-from tools.tokens_per_frame import too_long as find_too_long
+from espnet_hkd.recipes.corpus import read_lines
+from espnet_hkd.recipes.lengths import (
+    FrameRate,
+    Utterance,
+    frame_rate,
+    tokens_per_frame,
+)
+from espnet_hkd.recipes.lengths import too_long as find_too_long
 
 SAMPLE_RATE = 16000
 # Input layers of ESPnet's encoders, by the audio frames that make an encoder frame.
@@ -50,7 +55,7 @@ class Row(NamedTuple):
 
 def get_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        description=__doc__.partition("\n")[0],
+        description=(__doc__ or "").partition("\n")[0],
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
     parser.add_argument("sets", nargs="+", type=Path, help="Kaldi-style sets")

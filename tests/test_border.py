@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 import espnet_hkd
-from espnet_hkd import registry
+from espnet_hkd.border import hook
 from espnet_hkd.errors import ConfigError, HKDError
 from tests.conftest import REPOSITORY
 
@@ -54,11 +54,9 @@ def task(
     (tmp_path / f"{name}.py").write_text(TASK)
     (tmp_path / f"plugin_{name}.py").write_text(PLUGIN.format(task=name))
     monkeypatch.syspath_prepend(str(tmp_path))
-    monkeypatch.setattr(registry, "TASK_MODULES", (name,))
-    monkeypatch.setattr(registry, "_actions", [registry.add_classes])
-    monkeypatch.setattr(
-        registry, "CLASSES", {"model": {"hkd_test": f"plugin_{name}:Good"}}
-    )
+    monkeypatch.setattr(hook, "TASK_MODULES", (name,))
+    monkeypatch.setattr(hook, "_actions", [hook.add_classes])
+    monkeypatch.setattr(hook, "CLASSES", {"model": {"hkd_test": f"plugin_{name}:Good"}})
     monkeypatch.setattr(sys, "meta_path", list(sys.meta_path))
     yield name
     for module in (name, f"plugin_{name}"):
@@ -66,11 +64,11 @@ def task(
 
 
 def set_class(monkeypatch: pytest.MonkeyPatch, path: str) -> None:
-    monkeypatch.setattr(registry, "CLASSES", {"model": {"hkd_test": path}})
+    monkeypatch.setattr(hook, "CLASSES", {"model": {"hkd_test": path}})
 
 
 def test_classes_are_added_when_the_task_is_imported(task: str):
-    registry.install()
+    hook.install()
     assert task not in sys.modules
 
     module = importlib.import_module(task)
@@ -80,10 +78,8 @@ def test_classes_are_added_when_the_task_is_imported(task: str):
 
 
 def test_a_task_that_is_already_imported_is_served(task: str):
-    registry.install()
-    sys.meta_path[:] = [
-        f for f in sys.meta_path if not isinstance(f, registry.TaskFinder)
-    ]
+    hook.install()
+    sys.meta_path[:] = [f for f in sys.meta_path if not isinstance(f, hook.TaskFinder)]
     module = importlib.import_module(task)
     assert module.model_choices.classes == {}
 
@@ -93,7 +89,7 @@ def test_a_task_that_is_already_imported_is_served(task: str):
 
 
 def test_registering_again_changes_nothing(task: str):
-    registry.install()
+    hook.install()
     module = importlib.import_module(task)
     before = dict(module.model_choices.classes)
 
@@ -101,11 +97,11 @@ def test_registering_again_changes_nothing(task: str):
     espnet_hkd.register()
 
     assert module.model_choices.classes == before
-    assert sum(isinstance(f, registry.TaskFinder) for f in sys.meta_path) == 1
+    assert sum(isinstance(f, hook.TaskFinder) for f in sys.meta_path) == 1
 
 
 def test_a_reloaded_task_is_served_again(task: str):
-    registry.install()
+    hook.install()
     module = importlib.import_module(task)
     first = module.model_choices
     # Its base class is a new one, and so must the plugin's be.
@@ -118,7 +114,7 @@ def test_a_reloaded_task_is_served_again(task: str):
 
 
 def test_the_original_loader_stays(task: str):
-    registry.install()
+    hook.install()
 
     module = importlib.import_module(task)
 
@@ -129,7 +125,7 @@ def test_the_original_loader_stays(task: str):
 
 
 def test_looking_for_the_task_does_not_import_it(task: str, tmp_path: Path):
-    registry.install()
+    hook.install()
 
     spec = importlib.util.find_spec(task)
 
@@ -139,7 +135,7 @@ def test_looking_for_the_task_does_not_import_it(task: str, tmp_path: Path):
 
 
 def test_threads_that_import_at_once_all_see_the_classes(task: str):
-    registry.install()
+    hook.install()
     seen = []
 
     def look():
@@ -155,7 +151,7 @@ def test_threads_that_import_at_once_all_see_the_classes(task: str):
 
 
 def test_registering_while_another_thread_imports_the_task_waits(task: str):
-    registry.install()
+    hook.install()
     importing = threading.Thread(target=importlib.import_module, args=(task,))
     importing.start()
     while task not in sys.modules:
@@ -178,7 +174,7 @@ def test_a_class_that_cannot_be_added_is_an_error(
     cls: str, complaint: str, task: str, monkeypatch: pytest.MonkeyPatch
 ):
     set_class(monkeypatch, f"plugin_{task}:{cls}")
-    registry.install()
+    hook.install()
 
     with pytest.raises(HKDError, match=f"cannot make itself known to {task}") as info:
         importlib.import_module(task)
@@ -192,7 +188,7 @@ def test_an_import_is_tried_anew_after_an_error(
     task: str, monkeypatch: pytest.MonkeyPatch
 ):
     set_class(monkeypatch, "no_such_module:Class")
-    registry.install()
+    hook.install()
     with pytest.raises(HKDError, match="no_such_module"):
         importlib.import_module(task)
     set_class(monkeypatch, f"plugin_{task}:Good")
@@ -203,7 +199,7 @@ def test_an_import_is_tried_anew_after_an_error(
 def test_a_name_that_another_package_took_is_not_replaced(
     task: str, monkeypatch: pytest.MonkeyPatch
 ):
-    registry.install()
+    hook.install()
     module = importlib.import_module(task)
     set_class(monkeypatch, f"plugin_{task}:WrongBase")
     module.model_choices.base_type = None
@@ -215,12 +211,12 @@ def test_a_name_that_another_package_took_is_not_replaced(
 
 
 def test_espnet_and_its_third_edition_know_our_classes():
-    for name in registry.TASK_MODULES:
+    for name in hook.TASK_MODULES:
         task = importlib.import_module(name)
-        for kind, named in registry.CLASSES.items():
+        for kind, named in hook.CLASSES.items():
             choices = getattr(task, f"{kind}_choices")
             for key, path in named.items():
-                assert choices.get_class(key) is registry.load_class(path)
+                assert choices.get_class(key) is hook.load_class(path)
 
 
 def run_python(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
