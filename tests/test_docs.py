@@ -18,7 +18,7 @@ from tests.recipe_material import REPOSITORY
 
 METHOD = (REPOSITORY / "docs" / "method.md").read_text(encoding="utf-8")
 PACKAGE = REPOSITORY / "espnet_hkd"
-WITH_A_MODEL = ("espnet_hkd.__init__", "espnet_hkd.recognize.recognizer")
+WITH_A_MODEL = ("espnet_hkd", "espnet_hkd.recognize.recognizer")
 CLASSES = {
     "decoder_conf": "espnet_hkd.nets.decoder:CIFDecoder",
     "model_conf": "espnet_hkd.nets.model:CIFASRModel",
