@@ -15,8 +15,9 @@ import yaml
 
 import espnet_hkd
 from espnet_hkd.errors import CheckpointError
+from espnet_hkd.pretrained.files import FORMAT
 from espnet_hkd.pretrained.packed import open_packed
-from espnet_hkd.pretrained.slim import FORMAT, slim
+from espnet_hkd.pretrained.slim import slim
 from tests.small_models import pack, speech, write_experiment
 
 CONFIG = "exp/asr_hkd/slim/config.yaml"

@@ -14,8 +14,8 @@ import yaml
 
 from espnet_hkd.errors import CheckpointError, ConfigError
 from espnet_hkd.files import replace_file
+from espnet_hkd.pretrained.files import read_config, read_weights
 from espnet_hkd.pretrained.packed import open_packed
-from espnet_hkd.pretrained.slim import read_config, read_weights
 
 CARD = "README.md"
 # Options of a decoding configuration that `Speech2Text` takes.

@@ -21,8 +21,9 @@ from typing import Any, NamedTuple
 import torch
 
 from espnet_hkd.errors import CheckpointError
+from espnet_hkd.nets.loading import HEADS
+from espnet_hkd.pretrained.files import read_weights
 from espnet_hkd.pretrained.packed import PackedModel, open_packed
-from espnet_hkd.pretrained.slim import HEADS, read_weights
 
 logger = logging.getLogger(__name__)
 

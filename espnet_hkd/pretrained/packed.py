@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 import yaml
 
 from espnet_hkd.errors import CheckpointError, ConfigError
-from espnet_hkd.pretrained.slim import FORMAT, read_config, read_weights
+from espnet_hkd.pretrained.files import FORMAT, read_config, read_weights
 
 WANTED = "a packed model (.zip), a folder, or a hub name (user/model)"
 # Preferred in this order where a folder says no more.

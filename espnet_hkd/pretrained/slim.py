@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import json
-import pickle
 import shutil
-import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -15,17 +13,20 @@ import yaml
 from espnet_hkd.checks import check_number
 from espnet_hkd.errors import CheckpointError, ConfigError
 from espnet_hkd.files import replace_file
+from espnet_hkd.nets.loading import HEADS
+from espnet_hkd.pretrained.files import (
+    FORMAT,
+    first_line,
+    read_config,
+    read_weights,
+)
 from espnet_hkd.version import __version__
 
-# Parameters that only training needs: a checkpoint may lack them, nothing else.
-HEADS = ("kd_acd.", "kd_lrd.", "lexicon_ctc.")
 DTYPES = {
     "float32": torch.float32,
     "float16": torch.float16,
     "bfloat16": torch.bfloat16,
 }
-# Raised when a packed model changes such that an earlier version cannot read it.
-FORMAT = 1
 # What RESULTS.md, plots and logs show beside a packed model.
 COMPANIONS = ("RESULTS.md", "images")
 
@@ -94,7 +95,7 @@ def slim(
     except (OSError, RuntimeError) as error:
         raise CheckpointError(
             f"{out} cannot be written",
-            got=_first_line(error),
+            got=first_line(error),
             wanted="a folder one may write to, with enough room on its disk",
             remedy="make room or give another --out, then run the same command again",
         ) from error
@@ -104,88 +105,6 @@ def slim(
         f"wrote {out / checkpoint}: {numbers:,} weights, {dtype}, {size:.1f} MiB",
         f"dropped: {', '.join(dropped) or 'nothing: no heads of training'}",
     ]
-
-
-def read_config(path: Path) -> dict[str, Any]:
-    """Read a YAML file of an experiment or a packed model.
-
-    Raises:
-        CheckpointError: It is missing or does not hold names and values.
-    """
-    try:
-        config = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise CheckpointError(
-            f"cannot read {path}",
-            got=f"{type(error).__name__}: {error}",
-            wanted="an experiment folder with the config.yaml that training wrote",
-            remedy="correct the path, or train first (stage 11)",
-        ) from error
-    if not isinstance(config, dict):
-        raise CheckpointError(
-            f"{path} is no configuration",
-            got=type(config).__name__,
-            wanted="names and values, as training writes them",
-            remedy="correct the path, or copy the file again",
-        )
-    return config
-
-
-def read_weights(path: Path) -> dict[str, torch.Tensor]:
-    """Read a checkpoint of which nothing but tensors is unpickled.
-
-    Raises:
-        CheckpointError: It is missing, damaged, or holds more than tensors.
-    """
-    try:
-        _check_sums(path)
-        weights = torch.load(path, map_location="cpu", weights_only=True)
-    except FileNotFoundError:
-        names = sorted(p.name for p in path.parent.glob("*.pth"))
-        raise CheckpointError(
-            f"there is no checkpoint {path}",
-            got="no such file",
-            wanted=", ".join(names) or "a .pth file",
-            remedy="name another with --checkpoint, or train first (stage 11)",
-        ) from None
-    except pickle.UnpicklingError as error:
-        raise CheckpointError(
-            f"{path} is damaged, or more than weights: nothing of it was run",
-            got=_first_line(error),
-            wanted="a checkpoint with nothing but tensors in it",
-            remedy="do not load it by other means unless you trust who made it",
-        ) from error
-    except Exception as error:
-        raise CheckpointError(
-            f"{path} cannot be loaded",
-            got=_first_line(error),
-            wanted="a checkpoint written by espnet2.bin.asr_train",
-            remedy="copy or download it again",
-        ) from error
-    if isinstance(weights, dict) and "model" in weights and "optimizers" in weights:
-        weights = weights["model"]
-    if not isinstance(weights, dict) or not all(map(torch.is_tensor, weights.values())):
-        raise CheckpointError(
-            f"{path} holds more than weights",
-            got="values that are no tensors",
-            wanted="a name and a tensor for each weight",
-            remedy="name a checkpoint of the model with --checkpoint",
-        )
-    return weights
-
-
-def _check_sums(path: Path) -> None:
-    """Check the sums of a checkpoint, which is a zip: torch does not look at them."""
-    if not zipfile.is_zipfile(path):
-        return
-    with zipfile.ZipFile(path) as archive:
-        damaged = archive.testzip()
-    if damaged is not None:
-        raise zipfile.BadZipFile(f"damaged: the sum of {damaged} is wrong")
-
-
-def _first_line(error: Exception) -> str:
-    return f"{type(error).__name__}: {(str(error).splitlines() or [''])[0]}"
 
 
 def _slim_config(
@@ -231,7 +150,7 @@ def _decoding(path: Path) -> dict[str, Any]:
     except (OSError, ValueError, TypeError, yaml.YAMLError) as error:
         raise ConfigError(
             f"the decoding configuration {path} cannot be read",
-            got=_first_line(error),
+            got=first_line(error),
             wanted="YAML with options of espnet2.bin.asr_inference",
             remedy="correct --inference_config",
         ) from error
