@@ -16,6 +16,7 @@ lint: setup
 	$(IN_VENV) ruff check
 	$(IN_VENV) ruff format --check
 	$(IN_VENV) pyright --pythonpath .venv/bin/python
+	$(IN_VENV) lint-imports
 
 # A file's tests stay in one process: they share fixtures that take long to make.
 test: lint

@@ -9,7 +9,7 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING
 
-from espnet_hkd.border import hook
+from espnet_hkd import plugin
 from espnet_hkd.version import __version__
 
 if TYPE_CHECKING:
@@ -63,10 +63,9 @@ _HOMES = {
 def register() -> None:
     """Make our classes known to ESPnet's ASR task; importing the package calls it.
 
-    Raises:
-        HKDError: The task is already imported and our classes cannot be added to it.
+    What does not fit the ESPnet at hand is left out with a warning that names it.
     """
-    hook.install()
+    plugin.register()
 
 
 def from_pretrained(name: str, device: str = "cpu") -> Recognizer:

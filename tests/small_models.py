@@ -131,7 +131,8 @@ def write_experiment(folder, *, seed=0, **changes):
     torch.manual_seed(seed)
     model = ASRTask.build_model(argparse.Namespace(**config))
     torch.nn.init.normal_(model.decoder.output_layer.weight, std=0.6)
-    torch.nn.init.normal_(model.decoder.weight_predictor.linear.weight, std=0.3)
+    if config["decoder"] == "hkd_cif_transformer":
+        torch.nn.init.normal_(model.decoder.weight_predictor.linear.weight, std=0.3)
     folder.mkdir(parents=True, exist_ok=True)
     text = yaml.safe_dump(config, sort_keys=False)
     (folder / "config.yaml").write_text(text, encoding="utf-8")

@@ -15,9 +15,13 @@ from pathlib import Path
 import pytest
 
 import espnet_hkd
-from espnet_hkd.border import hook
-from espnet_hkd.errors import ConfigError, HKDError
+import espnet_hkd_autoload
+from espnet_hkd import plugin
+from espnet_hkd.border import classes, hook, settings
+from espnet_hkd.errors import HKDError
 from tests.conftest import REPOSITORY
+
+CLASSES = "the classes of the test"
 
 # The sleep lets threads meet in the middle of the import.
 TASK = """
@@ -55,8 +59,10 @@ def task(
     (tmp_path / f"plugin_{name}.py").write_text(PLUGIN.format(task=name))
     monkeypatch.syspath_prepend(str(tmp_path))
     monkeypatch.setattr(hook, "TASK_MODULES", (name,))
-    monkeypatch.setattr(hook, "_actions", [hook.add_classes])
-    monkeypatch.setattr(hook, "CLASSES", {"model": {"hkd_test": f"plugin_{name}:Good"}})
+    monkeypatch.setattr(hook, "_patches", [])
+    monkeypatch.setattr(hook, "_off", {})
+    monkeypatch.setattr(plugin, "PATCHES", (hook.Patch(CLASSES, classes.add_classes),))
+    set_class(monkeypatch, f"plugin_{name}:Good")
     monkeypatch.setattr(sys, "meta_path", list(sys.meta_path))
     yield name
     for module in (name, f"plugin_{name}"):
@@ -64,11 +70,11 @@ def task(
 
 
 def set_class(monkeypatch: pytest.MonkeyPatch, path: str) -> None:
-    monkeypatch.setattr(hook, "CLASSES", {"model": {"hkd_test": path}})
+    monkeypatch.setattr(classes, "CLASSES", {"model": {"hkd_test": path}})
 
 
 def test_classes_are_added_when_the_task_is_imported(task: str):
-    hook.install()
+    espnet_hkd.register()
     assert task not in sys.modules
 
     module = importlib.import_module(task)
@@ -78,7 +84,7 @@ def test_classes_are_added_when_the_task_is_imported(task: str):
 
 
 def test_a_task_that_is_already_imported_is_served(task: str):
-    hook.install()
+    espnet_hkd.register()
     sys.meta_path[:] = [f for f in sys.meta_path if not isinstance(f, hook.TaskFinder)]
     module = importlib.import_module(task)
     assert module.model_choices.classes == {}
@@ -89,7 +95,7 @@ def test_a_task_that_is_already_imported_is_served(task: str):
 
 
 def test_registering_again_changes_nothing(task: str):
-    hook.install()
+    espnet_hkd.register()
     module = importlib.import_module(task)
     before = dict(module.model_choices.classes)
 
@@ -101,7 +107,7 @@ def test_registering_again_changes_nothing(task: str):
 
 
 def test_a_reloaded_task_is_served_again(task: str):
-    hook.install()
+    espnet_hkd.register()
     module = importlib.import_module(task)
     first = module.model_choices
     # Its base class is a new one, and so must the plugin's be.
@@ -114,7 +120,7 @@ def test_a_reloaded_task_is_served_again(task: str):
 
 
 def test_the_original_loader_stays(task: str):
-    hook.install()
+    espnet_hkd.register()
 
     module = importlib.import_module(task)
 
@@ -125,7 +131,7 @@ def test_the_original_loader_stays(task: str):
 
 
 def test_looking_for_the_task_does_not_import_it(task: str, tmp_path: Path):
-    hook.install()
+    espnet_hkd.register()
 
     spec = importlib.util.find_spec(task)
 
@@ -135,7 +141,7 @@ def test_looking_for_the_task_does_not_import_it(task: str, tmp_path: Path):
 
 
 def test_threads_that_import_at_once_all_see_the_classes(task: str):
-    hook.install()
+    espnet_hkd.register()
     seen = []
 
     def look():
@@ -151,7 +157,7 @@ def test_threads_that_import_at_once_all_see_the_classes(task: str):
 
 
 def test_registering_while_another_thread_imports_the_task_waits(task: str):
-    hook.install()
+    espnet_hkd.register()
     importing = threading.Thread(target=importlib.import_module, args=(task,))
     importing.start()
     while task not in sys.modules:
@@ -170,53 +176,73 @@ def test_registering_while_another_thread_imports_the_task_waits(task: str):
         ("Missing", "has no attribute 'Missing'"),
     ],
 )
-def test_a_class_that_cannot_be_added_is_an_error(
+def test_a_class_that_cannot_be_added_warns_and_is_an_error_when_asked_for(
     cls: str, complaint: str, task: str, monkeypatch: pytest.MonkeyPatch
 ):
     set_class(monkeypatch, f"plugin_{task}:{cls}")
-    hook.install()
+    espnet_hkd.register()
 
-    with pytest.raises(HKDError, match=f"cannot make itself known to {task}") as info:
-        importlib.import_module(task)
+    with pytest.warns(RuntimeWarning, match=complaint) as warned:
+        module = importlib.import_module(task)
 
-    assert complaint in info.value.got
-    assert "ESPNET_HKD_AUTOLOAD=0" in info.value.remedy
-    assert task not in sys.modules
+    assert len(warned) == 1
+    assert CLASSES in str(warned[0].message)
+    assert complaint in (hook.why_off(CLASSES) or "")
+    with pytest.raises(HKDError, match="could not be made known") as info:
+        module.model_choices.classes["hkd_test"](vocab_size=3)
+    assert complaint in str(info.value.got)
 
 
-def test_an_import_is_tried_anew_after_an_error(
+def test_registering_again_makes_good_what_failed(
     task: str, monkeypatch: pytest.MonkeyPatch
 ):
     set_class(monkeypatch, "no_such_module:Class")
-    hook.install()
-    with pytest.raises(HKDError, match="no_such_module"):
-        importlib.import_module(task)
+    espnet_hkd.register()
+    with pytest.warns(RuntimeWarning, match="no_such_module"):
+        module = importlib.import_module(task)
     set_class(monkeypatch, f"plugin_{task}:Good")
 
-    assert importlib.import_module(task).model_choices.classes
+    espnet_hkd.register()
+
+    assert module.model_choices.classes["hkd_test"].__name__ == "Good"
+    assert hook.why_off(CLASSES) is None
 
 
-def test_a_name_that_another_package_took_is_not_replaced(
+def test_a_name_that_another_package_took_is_an_error_when_asked_for(
     task: str, monkeypatch: pytest.MonkeyPatch
 ):
-    hook.install()
+    espnet_hkd.register()
     module = importlib.import_module(task)
     set_class(monkeypatch, f"plugin_{task}:WrongBase")
     module.model_choices.base_type = None
 
-    with pytest.raises(ConfigError, match="--model hkd_test is taken"):
+    with pytest.warns(RuntimeWarning, match="--model hkd_test is taken"):
         espnet_hkd.register()
 
-    assert module.model_choices.classes["hkd_test"].__name__ == "Good"
+    with pytest.raises(HKDError, match=f"plugin_{task}:Good"):
+        module.model_choices.classes["hkd_test"]()
+
+
+def test_a_patch_that_was_asked_for_is_an_error_where_it_cannot_be_applied(task: str):
+    espnet_hkd.register()
+    importlib.import_module(task)
+
+    with pytest.raises(HKDError, match="--set cannot be had with this ESPnet"):
+        settings.install(["decoder_conf.tail=0.4"])
+
+
+def test_both_finders_wait_for_the_same_modules():
+    # The module of the .pth file must not import the package to know them.
+    assert espnet_hkd_autoload._TASKS == hook.TASK_MODULES
 
 
 def test_espnet_and_its_third_edition_know_our_classes():
     for name in hook.TASK_MODULES:
         task = importlib.import_module(name)
-        for kind, named in hook.CLASSES.items():
+        for kind, named in classes.CLASSES.items():
             choices = getattr(task, f"{kind}_choices")
             for key, path in named.items():
-                assert choices.get_class(key) is hook.load_class(path)
+                assert choices.get_class(key) is classes.load_class(path)
 
 
 def run_python(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:

@@ -14,6 +14,7 @@ import yaml
 
 from espnet_hkd.bin import configure
 from espnet_hkd.border import hook, settings
+from espnet_hkd.border.classes import CLASSES, load_class
 from espnet_hkd.errors import ConfigError
 
 CONFIG = """\
@@ -225,7 +226,7 @@ def task(monkeypatch: pytest.MonkeyPatch) -> types.ModuleType:
 
     module = types.ModuleType("task")
     module.ASRTask = ASRTask
-    monkeypatch.setattr(hook, "_actions", [])
+    monkeypatch.setattr(hook, "_patches", [])
     monkeypatch.setattr(hook, "_imported", lambda: [module])
     return module
 
@@ -253,11 +254,22 @@ def test_set_is_applied_once_however_often_the_task_is_served(
     task: types.ModuleType, caplog: pytest.LogCaptureFixture
 ):
     settings.install(["decoder_conf.tail=0.4"])
-    hook.install()
+    for patch in hook._patches:
+        patch.apply(task)
 
     task.ASRTask.build_model(arguments())
 
     assert caplog.text.count("decoder_conf.tail is 0.4") == 1
+
+
+def test_set_is_an_error_where_a_model_is_built_without_the_parsed_arguments(
+    task: types.ModuleType,
+):
+    task.ASRTask.build_model = classmethod(lambda cls, vocab_size: vocab_size)
+    settings.install(["decoder_conf.tail=0.4"])
+
+    with pytest.raises(ConfigError, match="--set cannot be had"):
+        task.ASRTask.build_model(5)
 
 
 def test_set_refuses_unknown_options_when_the_model_is_built(task: types.ModuleType):
@@ -270,7 +282,7 @@ def test_set_refuses_unknown_options_when_the_model_is_built(task: types.ModuleT
 def test_options_of_a_parent_count_where_a_constructor_hands_keywords_on():
     known = settings.options(
         "preprocessor",
-        hook.load_class(hook.CLASSES["preprocessor"]["hkd_teacher"]),
+        load_class(CLASSES["preprocessor"]["hkd_teacher"]),
     )
 
     assert {"store", "missing_teacher", "space_symbol"} <= set(known)

@@ -123,7 +123,7 @@ def delete_half_the_package(site_packages: Path) -> None:
 @pytest.mark.parametrize(
     "damage", [break_hook, delete_package, delete_half_the_package]
 )
-def test_broken_install_starts_cleanly_and_speaks_up_in_espnet(
+def test_broken_install_starts_cleanly_and_lets_espnet_go_on_with_a_word(
     damage: Callable[[Path], None], new_venv: Callable[..., FreshVenv]
 ):
     venv = new_venv("wheel")
@@ -131,12 +131,12 @@ def test_broken_install_starts_cleanly_and_speaks_up_in_espnet(
     damage(venv.site_packages)
 
     start = venv.run("-c", "pass")
-    espnet = venv.run("-c", "import espnet2.tasks.asr", check=False)
+    espnet = venv.run("-c", "import espnet2.tasks.asr; print('went on')")
     without = venv.run("-c", "import espnet2.tasks.asr", ESPNET_HKD_AUTOLOAD="0")
 
     assert (start.stdout, start.stderr) == ("", "")
-    assert espnet.returncode != 0
-    assert "espnet_hkd is installed beside ESPnet but cannot" in espnet.stderr
+    assert espnet.stdout == "went on\n"
+    assert espnet.stderr.count("espnet_hkd is installed beside ESPnet but cannot") == 1
     assert "ESPNET_HKD_AUTOLOAD=0" in espnet.stderr
     assert without.stderr == ""
 

@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 import torch
 
+from espnet_hkd.plugin import add_firing_plots
 from espnet_hkd.recognize import Firing
-from espnet_hkd.recognize.plots import add_firing_plots, firings_of_batch, plot_firing
+from espnet_hkd.recognize.plots import firings_of_batch, plot_firing
 from tests.small_models import VOCAB, make_batch, make_model
 
 
@@ -51,6 +52,13 @@ class Trainer:
         cls.attention.append(list(iterator))
 
 
+class Task:
+    """What the plugin sees of an ASR task module."""
+
+    class ASRTask:
+        trainer = Trainer
+
+
 class Reporter:
     @staticmethod
     def get_epoch():
@@ -59,7 +67,7 @@ class Reporter:
 
 def test_the_trainer_draws_cif_models_once_an_epoch_and_others_as_before(tmp_path):
     for _ in range(2):
-        add_firing_plots(Trainer)
+        add_firing_plots(Task)
     drawn = []
 
     class Writer:

@@ -1,10 +1,13 @@
-"""The import hook that adds our classes to ESPnet's ASR task.
+"""The import hook that changes ESPnet's ASR task as soon as it is imported.
 
 ESPnet has no plugin mechanism: what `--model`, `--encoder`, `--decoder` and
 `--preprocessor` accept stands in dictionaries of `espnet2.tasks.asr`. That module
 takes seconds to import, so nothing here imports it. A finder on `sys.meta_path` waits
-until ESPnet does, and our classes go in as soon as the module has been executed:
+until ESPnet does, and our patches are applied as soon as the module has been executed:
 before its parser, its models or its `Speech2Text` read the dictionaries.
+
+A patch that does not fit the ESPnet at hand is left out with one warning: programs
+that do not need it go on as if this package were not there.
 """
 
 from __future__ import annotations
@@ -12,97 +15,59 @@ from __future__ import annotations
 import importlib
 import sys
 import threading
-from collections.abc import Callable
+import warnings
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 from types import ModuleType
 
-from espnet_hkd.errors import ConfigError, HKDError
+from espnet_hkd.errors import HKDError
 
 # ESPnet3 keeps a copy of the task, with dictionaries of its own.
 TASK_MODULES = ("espnet2.tasks.asr", "espnet3.systems.esp2_asr.task")
 
-# Lower-case names: ESPnet looks names up both as written and lowered.
-CLASSES = {
-    "model": {"hkd_cif": "espnet_hkd.nets.model:CIFASRModel"},
-    "encoder": {
-        "hkd_pooled_conformer": "espnet_hkd.nets.encoder:PooledConformerEncoder"
-    },
-    "decoder": {"hkd_cif_transformer": "espnet_hkd.nets.decoder:CIFDecoder"},
-    "preprocessor": {"hkd_teacher": "espnet_hkd.preprocessor:HKDPreprocessor"},
-}
+
+@dataclass(frozen=True)
+class Patch:
+    """One change to an executed ASR task module.
+
+    Attributes:
+        name: What is off without it, in the user's words.
+        apply: Called with the module; must be safe to call again.
+        asked_for: The user has asked for it in this process: that it cannot be
+            applied is then an error and not a warning.
+    """
+
+    name: str
+    apply: Callable[[ModuleType], None]
+    asked_for: bool = False
+
 
 _lock = threading.Lock()
+_patches: list[Patch] = []
+_off: dict[str, str] = {}
 
 
-def load_class(path: str) -> type:
-    """Import `package.module:Class`."""
-    module, _, name = path.partition(":")
-    return getattr(importlib.import_module(module), name)
+def install(patches: Iterable[Patch]) -> None:
+    """Apply patches to each ASR task module: now if it is there, else when it comes.
 
-
-def add_classes(task: ModuleType) -> None:
-    """Add our classes to the choices of one executed ASR task module.
-
-    Safe to call again. A name that another package has taken is an error, never
-    silently replaced.
+    Raises:
+        HKDError: A patch that was asked for cannot be applied.
     """
-    for kind, named in CLASSES.items():
-        choices = getattr(task, f"{kind}_choices")
-        for name, path in named.items():
-            cls = load_class(path)
-            # ClassChoices checks this in its constructor only.
-            if choices.base_type and not issubclass(cls, choices.base_type):
-                raise TypeError(f"{path} is not a {choices.base_type.__name__}")
-            taken = choices.classes.setdefault(name, cls)
-            if f"{taken.__module__}:{taken.__qualname__}" != path:
-                raise ConfigError(
-                    f"--{kind} {name} is taken in {task.__name__}",
-                    got=f"{taken.__module__}:{taken.__qualname__}",
-                    wanted=path,
-                    remedy="uninstall the package that took the name",
-                )
-
-
-def add_plots(task: ModuleType) -> None:
-    """Let the task's trainer draw the firing of CIF models, beside the attention."""
-    from espnet_hkd.recognize.plots import add_firing_plots
-
-    add_firing_plots(task.ASRTask.trainer)
-
-
-def add_packed_models(task: ModuleType) -> None:
-    """Let the task's training start from packed models."""
-    from espnet_hkd.pretrained.finetune import extend_init_param
-
-    extend_init_param(task)
-
-
-# What is done to a task module after its execution, in this order.
-_actions: list[Callable[[ModuleType], None]] = [
-    add_classes,
-    add_plots,
-    add_packed_models,
-]
-
-
-def after_import(action: Callable[[ModuleType], None]) -> None:
-    """Call `action` with each ASR task module: now if it is there, else when it comes.
-
-    Actions must be safe to call again: a reloaded module gets them once more.
-    """
+    new = []
     with _lock:
-        if action not in _actions:
-            _actions.append(action)
-    for task in _imported():
-        action(task)
-
-
-def install() -> None:
-    """Put the hook in place, and serve the task modules that are already imported."""
-    with _lock:
+        for patch in patches:
+            if patch not in _patches:
+                _patches.append(patch)
+            new.append(patch)
         if not any(isinstance(finder, TaskFinder) for finder in sys.meta_path):
             sys.meta_path.insert(0, TaskFinder())
     for task in _imported():
-        _serve(task)
+        _serve(task, new)
+
+
+def why_off(name: str) -> str | None:
+    """Why the patch of this name could not be applied; None: it was, or not yet."""
+    return _off.get(name)
 
 
 def _imported() -> list[ModuleType]:
@@ -114,20 +79,31 @@ def _there(name: str) -> bool:
     return sys.modules.get(name) is not None
 
 
-def _serve(task: ModuleType) -> None:
-    for action in list(_actions):
+def _serve(task: ModuleType, patches: Iterable[Patch]) -> None:
+    for patch in patches:
         try:
-            action(task)
-        except HKDError:
-            raise
+            patch.apply(task)
         except Exception as error:
-            raise HKDError(
-                f"espnet_hkd cannot make itself known to {task.__name__}",
-                got=f"{type(error).__name__}: {error}",
-                wanted="an intact espnet_hkd beside an ESPnet that it supports",
-                remedy="install espnet_hkd again; or, to run ESPnet without it, "
-                "uninstall it or set ESPNET_HKD_AUTOLOAD=0",
-            ) from error
+            reason = f"{type(error).__name__}: {error}"
+            if patch.asked_for:
+                raise HKDError(
+                    f"{patch.name} cannot be had with this ESPnet",
+                    got=reason,
+                    wanted="an intact espnet_hkd beside an ESPnet that it supports",
+                    remedy="install the ESPnet that espnet_hkd's page names, or do "
+                    f"without {patch.name}",
+                ) from error
+            if _off.get(patch.name) == reason:
+                continue
+            _off[patch.name] = reason
+            warnings.warn(
+                f"espnet_hkd: {patch.name} cannot be had with this ESPnet, all else "
+                f"goes on ({reason})",
+                RuntimeWarning,
+                stacklevel=2,
+            )
+        else:
+            _off.pop(patch.name, None)
 
 
 class TaskFinder:
@@ -170,4 +146,4 @@ class _ServingLoader:
     def exec_module(self, module):
         module.__spec__.loader = module.__loader__ = self._loader
         self._loader.exec_module(module)
-        _serve(module)
+        _serve(module, list(_patches))

@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from types import ModuleType
 
 from espnet_hkd.border import hook
+from espnet_hkd.border.classes import CLASSES, load_class
 from espnet_hkd.errors import ConfigError
 
 # Parts of an ASR model that ESPnet lets a configuration choose and set up.
@@ -204,8 +205,8 @@ def chosen_class(part: str, name: str | None) -> type:
             wanted="a setting of a part that the model has",
             remedy=_REMEDY,
         )
-    if name in hook.CLASSES.get(part, {}):
-        return hook.load_class(hook.CLASSES[part][name])
+    if name in CLASSES.get(part, {}):
+        return load_class(CLASSES[part][name])
     from espnet2.tasks import asr
 
     choices = getattr(asr, f"{part}_choices").classes
@@ -252,10 +253,24 @@ def install(texts: Sequence[str]) -> None:
         build = task.ASRTask.build_model.__func__
 
         @functools.wraps(build)
-        def build_model(cls, args):
-            apply(settings, args)
-            return build(cls, args)
+        def build_model(cls, *given, **options):
+            apply(settings, _namespace(*given, *options.values()))
+            return build(cls, *given, **options)
 
         task.ASRTask.build_model = classmethod(build_model)
 
-    hook.after_import(wrap)
+    hook.install([hook.Patch("--set", wrap, asked_for=True)])
+
+
+def _namespace(*given: object) -> argparse.Namespace:
+    """The arguments of a model among what its builder is given."""
+    for args in given:
+        if isinstance(args, argparse.Namespace):
+            return args
+    raise ConfigError(
+        "--set cannot be had with this ESPnet",
+        got="a build_model that is not given the parsed arguments",
+        wanted="the ESPnet that espnet_hkd's page names",
+        remedy="install it, or write the option into the configuration "
+        "(espnet_hkd.bin.configure)",
+    )

@@ -9,13 +9,11 @@ taken and what starts afresh.
 
 from __future__ import annotations
 
-import functools
 import logging
 import textwrap
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from types import ModuleType
 from typing import Any, NamedTuple
 
 import torch
@@ -205,34 +203,3 @@ def _tokens(config: Mapping[str, Any], packed: PackedModel) -> list[str]:
 
 def _names(names: Sequence[str]) -> str:
     return textwrap.shorten(", ".join(names) or "none", 300, placeholder=" ...")
-
-
-def extend_init_param(task: ModuleType) -> None:
-    """Let `--init_param` of an ASR task take packed models and other token lists.
-
-    A part of a checkpoint (`FILE:encoder:encoder`), a checkpoint without config.yaml
-    beside it, and models that are not ours go ESPnet's own way.
-    """
-    from espnet2.tasks import abs_task
-
-    stock = abs_task.load_pretrained_model
-    if hasattr(stock, "takes_packed_models"):
-        return
-
-    @functools.wraps(stock)
-    def load_pretrained_model(
-        init_param: str, model: Any, ignore_init_mismatch: bool, **options: Any
-    ) -> None:
-        from espnet_hkd.nets.model import CIFASRModel
-
-        path, *keys = init_param.split(":")
-        alone = (
-            path.endswith(".pth") and not Path(path).with_name("config.yaml").exists()
-        )
-        if not isinstance(model, CIFASRModel) or keys or alone:
-            stock(init_param, model, ignore_init_mismatch, **options)
-        else:
-            init_from(model, path, ignore_mismatch=ignore_init_mismatch)
-
-    load_pretrained_model.takes_packed_models = True  # type: ignore[attr-defined]
-    abs_task.load_pretrained_model = load_pretrained_model

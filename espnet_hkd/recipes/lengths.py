@@ -20,21 +20,9 @@ from typing import NamedTuple
 import yaml
 from espnet2.utils.nested_dict_action import NestedDictAction
 
+from espnet_hkd.border.encoders import ENCODERS, INPUT_LAYERS
 from espnet_hkd.errors import ConfigError, DataError, HKDError
 
-# Kernels and strides of ESPnet's input layers, none padded.
-INPUT_LAYERS = {
-    "linear": (),
-    "conv1d1": ((3, 1), (3, 1)),
-    "conv1d2": ((3, 1), (3, 2)),
-    "conv1d3": ((3, 1), (5, 3)),
-    "conv2d1": ((3, 1), (3, 1)),
-    "conv2d2": ((3, 2), (3, 1)),
-    "conv2d": ((3, 2), (3, 2)),
-    "conv2d6": ((3, 2), (5, 3)),
-    "conv2d8": ((3, 2), (3, 2), (3, 2)),
-}
-ENCODERS = ("transformer", "conformer", "branchformer", "e_branchformer")
 POOLED = "hkd_pooled_conformer"
 DEFAULT_HOP = 128  # samples, ESPnet's default frontend
 LONG_TEXTS = ("stop", "skip", "keep")

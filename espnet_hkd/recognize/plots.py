@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -122,52 +122,31 @@ def firings_of_batch(model: Any, batch: dict[str, Any]) -> list[Firing]:
     return firings
 
 
-def add_firing_plots(trainer: type) -> None:
-    """Let ESPnet's trainer draw the firing of a CIF model where it draws attention.
+def draw_batches(
+    model: Any,
+    iterator: Iterable[tuple[list[str], dict[str, torch.Tensor]]],
+    output_dir: Path | None,
+    summary_writer: Any,
+    epoch: int,
+) -> None:
+    """Draw the firings of a model in training, as ESPnet's trainer draws attention.
 
-    A CIF model has no attention to the encoder: its alignment is the firing. The maps
-    of its self-attention, of every layer and head, would take longer than a small
-    corpus' epoch, and ESPnet cannot draw them with `use_sdpa: true`.
-
-    ESPnet has no place for plots of one's own, and a trainer class of one's own would
-    rule out its DeepSpeed option; so its plotting method is wrapped. Other models are
-    plotted as before. Safe to call again.
+    Args:
+        model: A CIFASRModel.
+        iterator: Names and tensors of each batch.
+        output_dir: Pictures go to NAME/firing.EPOCHep.png below it; None: to no file.
+        summary_writer: TensorBoard's, or None.
+        epoch: Number of the epoch.
     """
-    if getattr(trainer.plot_attention, "draws_firing", False):
-        return
-    original: Callable[..., None] = trainer.plot_attention.__func__
-
-    def plot_attention(
-        cls: type,
-        model: torch.nn.Module,
-        output_dir: Path | None,
-        summary_writer: Any,
-        iterator: Iterable[tuple[list[str], dict[str, torch.Tensor]]],
-        reporter: Any,
-        options: Any,
-    ) -> None:
-        from espnet_hkd.nets.model import CIFASRModel
-
-        if not isinstance(model, CIFASRModel):
-            original(
-                cls, model, output_dir, summary_writer, iterator, reporter, options
-            )
-            return
-        model.eval()
-        device = next(model.parameters()).device
-        epoch = reporter.get_epoch()
-        for names, batch in iterator:
-            tensors = {key: value.to(device) for key, value in batch.items()}
-            for name, firing in zip(
-                names, firings_of_batch(model, tensors), strict=True
-            ):
-                figure = plot_firing(firing, title=name)
-                if output_dir is not None:
-                    path = output_dir / name / f"firing.{epoch}ep.png"
-                    path.parent.mkdir(parents=True, exist_ok=True)
-                    figure.savefig(path)
-                if summary_writer is not None:
-                    summary_writer.add_figure(f"firing_{name}", figure, epoch)
-
-    plot_attention.draws_firing = True  # type: ignore[attr-defined]
-    trainer.plot_attention = classmethod(plot_attention)  # type: ignore[attr-defined]
+    model.eval()
+    device = next(model.parameters()).device
+    for names, batch in iterator:
+        tensors = {key: value.to(device) for key, value in batch.items()}
+        for name, firing in zip(names, firings_of_batch(model, tensors), strict=True):
+            figure = plot_firing(firing, title=name)
+            if output_dir is not None:
+                path = output_dir / name / f"firing.{epoch}ep.png"
+                path.parent.mkdir(parents=True, exist_ok=True)
+                figure.savefig(path)
+            if summary_writer is not None:
+                summary_writer.add_figure(f"firing_{name}", figure, epoch)

@@ -54,10 +54,7 @@ class Recognizer:
     def __init__(
         self, config: Path, weights: Path, *, device: str = "cpu", kept: Any = None
     ) -> None:
-        import espnet_hkd
-
         _check_device(device)
-        espnet_hkd.register()
         from espnet2.bin.asr_inference import Speech2Text
 
         from espnet_hkd.nets.model import CIFASRModel
