@@ -29,7 +29,7 @@ def text_lines(
     try:
         with nullcontext(sys.stdin) if str(path) == "-" else _open(path) as file:
             for number, line in enumerate(file, 1):
-                # In the C locale standard input smuggles foreign bytes through.
+                # In the C locale standard input lets bytes that are not UTF-8 pass.
                 line.encode()
                 yield number, line
     except OSError as error:

@@ -18,7 +18,7 @@ from espnet_hkd.errors import (
     MissingTeacherError,
     StoreError,
 )
-from espnet_hkd.teacher.align import TOKEN_TYPES, align, place_bpe, walk
+from espnet_hkd.teacher.align import TOKEN_TYPES, align, place_bpe, place_tokens
 from espnet_hkd.teacher.store import TeacherStore
 from espnet_hkd.teacher.text import canonical_text
 
@@ -156,7 +156,7 @@ class HKDPreprocessor(CommonPreprocessor):
             )
         if self._token_type == "bpe":
             return place_bpe(text, tokens, tokenizer.sp, symbols=self._symbols)
-        return walk(
+        return place_tokens(
             text,
             tokens,
             symbols=self._symbols,

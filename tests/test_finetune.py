@@ -12,7 +12,7 @@ import torch
 import yaml
 
 from espnet_hkd.errors import CheckpointError
-from espnet_hkd.pretrained.finetune import BY_TOKEN, init_from, take
+from espnet_hkd.pretrained.finetune import BY_TOKEN, init_from, transfer_weights
 from espnet_hkd.pretrained.slim import slim
 from tests.small_models import SIZE, VOCAB, make_model, pack, speech, write_experiment
 
@@ -99,12 +99,12 @@ def test_training_from_a_zip_keeps_all_but_the_new_tokens(recipe, weights, tmp_p
 def test_the_log_says_what_was_taken_and_what_was_not(recipe, caplog):
     model = build(recipe, token_list=TOKENS)
     with caplog.at_level(logging.INFO):
-        taken = init_from(model, recipe / "model.zip")
-    assert taken.fresh_tokens == ["Ä", "Ö", "'"]
-    assert taken.unused_tokens == ["A", "B"]
+        transfer = init_from(model, recipe / "model.zip")
+    assert transfer.fresh_tokens == ["Ä", "Ö", "'"]
+    assert transfer.unused_tokens == ["A", "B"]
     # The packed model has no heads, the new one is to be taught.
     heads = ["kd_acd.weight", "kd_acd.bias", "kd_lrd.weight", "kd_lrd.bias"]
-    assert taken.fresh == heads
+    assert transfer.fresh == heads
     encoder = sum(name.startswith("encoder.") for name in model.state_dict())
     assert f"encoder ({encoder} weights)" in caplog.text
     assert "27 tokens are in both lists" in caplog.text
@@ -116,8 +116,8 @@ def test_the_log_says_what_was_taken_and_what_was_not(recipe, caplog):
 def test_experiment_folder_and_checkpoint_serve_as_well(recipe, weights):
     for name in (EXP, f"{EXP}/train.total_count.ave.pth"):
         model = build(recipe)
-        taken = init_from(model, recipe / name)
-        assert taken.by_token == taken.fresh == taken.unused == []
+        transfer = init_from(model, recipe / name)
+        assert transfer.by_token == transfer.fresh == transfer.unused == []
         assert all(torch.equal(v, weights[k]) for k, v in model.state_dict().items())
 
 
@@ -132,20 +132,20 @@ def test_another_encoder_is_refused_unless_mismatch_is_ignored(recipe, weights):
     for name, value in model.state_dict().items():
         assert torch.equal(value, before[name])
 
-    taken = init_from(model, recipe / "model.zip", ignore_mismatch=True)
-    assert "encoder.encoders.0.feed_forward.w_1.weight" in taken.fresh
-    assert "encoder.after_norm.weight" in taken.whole
+    transfer = init_from(model, recipe / "model.zip", ignore_mismatch=True)
+    assert "encoder.encoders.0.feed_forward.w_1.weight" in transfer.fresh
+    assert "encoder.after_norm.weight" in transfer.whole
 
 
 def test_decoder_of_another_kind_is_left_behind():
     own = make_model().state_dict()
     stock = {"decoder.embed.weight": torch.ones(len(VOCAB), SIZE)}
     stock["encoder.after_norm.bias"] = torch.full((SIZE,), 7.0)
-    joined, taken = take(
+    joined, transfer = transfer_weights(
         own, VOCAB, stock, VOCAB, skip=("decoder.",), ignore_mismatch=True
     )
-    assert taken.whole == ["encoder.after_norm.bias"]
-    assert taken.unused == ["decoder.embed.weight"]
+    assert transfer.whole == ["encoder.after_norm.bias"]
+    assert transfer.unused == ["decoder.embed.weight"]
     assert torch.equal(joined["encoder.after_norm.bias"], torch.full((SIZE,), 7.0))
     assert joined["decoder.embed.weight"] is own["decoder.embed.weight"]
 
@@ -153,16 +153,16 @@ def test_decoder_of_another_kind_is_left_behind():
 def test_adapters_are_added_to_what_is_taken():
     weights = make_model().state_dict()
     adapter = {"decoder.layers.0.attention.linear_q.lora_A": torch.ones(2, SIZE)}
-    joined, taken = take(weights | adapter, VOCAB, weights, VOCAB)
-    assert taken.fresh == list(adapter)
+    joined, transfer = transfer_weights(weights | adapter, VOCAB, weights, VOCAB)
+    assert transfer.fresh == list(adapter)
     assert joined.keys() == weights.keys() | adapter.keys()
 
 
 def test_half_precision_weights_become_the_models_own_precision():
     own = make_model(seed=1).state_dict()
     half = {name: value.half() for name, value in make_model().state_dict().items()}
-    joined, taken = take(own, TOKENS[: len(VOCAB)], half, VOCAB)
-    assert len(taken.by_token) == len(BY_TOKEN)
+    joined, transfer = transfer_weights(own, TOKENS[: len(VOCAB)], half, VOCAB)
+    assert len(transfer.by_token) == len(BY_TOKEN)
     assert all(joined[name].dtype == own[name].dtype for name in own)
 
 

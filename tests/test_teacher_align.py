@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from espnet_hkd.errors import AlignmentError
-from espnet_hkd.teacher.align import align, place_bpe, walk
+from espnet_hkd.teacher.align import align, place_bpe, place_tokens
 from espnet_hkd.teacher.text import canonical_text
 from tests.teacher_material import train_bpe
 
@@ -95,7 +95,7 @@ UNICODE = [
 
 @pytest.mark.parametrize("text", UNICODE)
 def test_characters_lie_where_they_are(text):
-    placed = walk(text, characters(text))
+    placed = place_tokens(text, characters(text))
     for (begin, end), token in zip(placed, characters(text), strict=True):
         assert text[begin:end] == ("" if token == "<space>" else token)
 
@@ -103,7 +103,7 @@ def test_characters_lie_where_they_are(text):
 @pytest.mark.parametrize("text", UNICODE)
 def test_words_lie_where_they_are(text):
     words = text.split()
-    assert [text[b:e] for b, e in walk(text, words)] == words
+    assert [text[b:e] for b, e in place_tokens(text, words)] == words
 
 
 @pytest.mark.parametrize("text", UNICODE)
@@ -117,9 +117,9 @@ def test_bpe_tokens_cover_every_letter_once(text, bpe):
 def test_white_space_as_it_came_leads_to_the_canonical_text(text, bpe):
     canonical = canonical_text(text)
     assert canonical == "A BC"
-    by_words = walk(text, text.split())
+    by_words = place_tokens(text, text.split())
     assert [canonical[b:e] for b, e in by_words] == ["A", "BC"]
-    by_characters = [canonical[b:e] for b, e in walk(text, characters(text))]
+    by_characters = [canonical[b:e] for b, e in place_tokens(text, characters(text))]
     assert "".join(by_characters) == "ABC"
     by_bpe = [canonical[b:e] for b, e in place_bpe(text, _bpe(bpe, text), bpe)]
     assert "".join(by_bpe).replace(" ", "") == "ABC"
@@ -128,7 +128,7 @@ def test_white_space_as_it_came_leads_to_the_canonical_text(text, bpe):
 def test_symbols_and_spaces_overlap_nothing(bpe):
     text = "<noise> A"
     tokens = ["<noise>", "<space>", "A"]
-    by_walk = walk(text, tokens, symbols={"<noise>"})
+    by_walk = place_tokens(text, tokens, symbols={"<noise>"})
     assert [text[b:e] for b, e in by_walk] == ["", "", "A"]
     tokens = _bpe(bpe, text)
     by_bpe = place_bpe(text, tokens, bpe, symbols={"<noise>"})
@@ -138,7 +138,7 @@ def test_symbols_and_spaces_overlap_nothing(bpe):
 
 def test_another_delimiter_separates_words():
     text = "A B|C"
-    assert [text[b:e] for b, e in walk(text, ["A B", "C"], delimiter="|")] == [
+    assert [text[b:e] for b, e in place_tokens(text, ["A B", "C"], delimiter="|")] == [
         "A B",
         "C",
     ]
@@ -154,7 +154,7 @@ def test_another_delimiter_separates_words():
 )
 def test_tokens_that_do_not_spell_the_text_are_named(tokens, named, bpe):
     with pytest.raises(AlignmentError, match=named):
-        walk("HI", tokens)
+        place_tokens("HI", tokens)
     with pytest.raises(AlignmentError, match="'HI'"):
         place_bpe("HI", tokens[:1] + tokens, bpe)
 
@@ -167,7 +167,7 @@ def test_aligning_fifty_tokens_takes_well_under_a_millisecond():
     took = []
     for _ in range(50):
         begin = time.perf_counter()
-        align(walk(text, tokens), pieces).teacher(states)
+        align(place_tokens(text, tokens), pieces).teacher(states)
         took.append(time.perf_counter() - begin)
     # Measured: 0.05 ms; the best of fifty, for other processes may be running.
     assert min(took) < 5e-4

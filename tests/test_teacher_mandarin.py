@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from espnet_hkd.errors import PLMError
-from espnet_hkd.teacher.align import align, walk
+from espnet_hkd.teacher.align import align, place_tokens
 from espnet_hkd.teacher.coverage import coverage
 from espnet_hkd.teacher.plm import PLM, load_plm
 from tests.teacher_material import save_bert, save_gpt
@@ -25,7 +25,7 @@ def bert(tmp_path_factory: pytest.TempPathFactory) -> PLM:
 def teachers(plm: PLM, text: str) -> list[set[str] | None]:
     """For each character and the end, the pieces it learns from; None for nothing."""
     (_, states, spans) = next(iter(plm.read([text])))
-    alignment = align(walk(text, list(text)), spans)
+    alignment = align(place_tokens(text, list(text)), spans)
     assert len(alignment.valid) == len(text) + 1
     taught: list[set[str] | None] = []
     for weights, valid in zip(alignment.weights, alignment.valid, strict=True):

@@ -97,7 +97,7 @@ def _tokens(
     """Student tokens (U - 1), their spans, and which of them are `<unk>`."""
     import numpy as np
 
-    from espnet_hkd.teacher.align import place_bpe, walk
+    from espnet_hkd.teacher.align import place_bpe, place_tokens
 
     symbols = _lines(args.nlsyms)
     if token_type == "bpe":
@@ -119,7 +119,7 @@ def _tokens(
             if token_type == "word"
             else CharTokenizer(non_linguistic_symbols=symbols).text2tokens(text)
         )
-        spans = walk(text, tokens, symbols=symbols)
+        spans = place_tokens(text, tokens, symbols=symbols)
     known = set(_lines(args.token_list))
     unknown = [bool(known) and token not in known for token in tokens]
     return tokens, spans, np.array(unknown, dtype=bool)

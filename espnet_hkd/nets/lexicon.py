@@ -59,12 +59,12 @@ class LexiconCTC(torch.nn.Module):
                 wanted="a line TOKEN SYMBOL SYMBOL ... for each token of the list",
                 remedy="add the lines, or set `lexicon: null` in model_conf",
             )
-        spoken = [pronounced.get(token, []) for token in token_list]
-        self.symbols = sorted({symbol for word in spoken for symbol in word})
+        pronunciations = [pronounced.get(token, []) for token in token_list]
+        self.symbols = sorted({symbol for word in pronunciations for symbol in word})
         number = {symbol: at for at, symbol in enumerate(self.symbols, start=1)}
-        longest = max(map(len, spoken), default=0)
-        table = torch.full((len(spoken), max(longest, 1)), SILENT)
-        for row, word in zip(table, spoken, strict=True):
+        longest = max(map(len, pronunciations), default=0)
+        table = torch.full((len(pronunciations), max(longest, 1)), SILENT)
+        for row, word in zip(table, pronunciations, strict=True):
             row[: len(word)] = torch.tensor([number[symbol] for symbol in word])
         # Made from the file, so not a weight.
         self.register_buffer("table", table, persistent=False)
@@ -84,13 +84,13 @@ class LexiconCTC(torch.nn.Module):
             lengths: (B,) valid frames.
             text: (B, U) token numbers, padded with -1.
         """
-        spoken = self.table[text.clamp(min=0)]  # (B, U, longest)
-        spoken = spoken.masked_fill((text < 0)[..., None], SILENT)
-        known = ((spoken != SILENT).any(-1) | (text < 0)).all(-1)  # (B,)
-        valid = spoken.flatten(1) != SILENT  # (B, U * longest)
+        symbols = self.table[text.clamp(min=0)]  # (B, U, longest)
+        symbols = symbols.masked_fill((text < 0)[..., None], SILENT)
+        known = ((symbols != SILENT).any(-1) | (text < 0)).all(-1)  # (B,)
+        valid = symbols.flatten(1) != SILENT  # (B, U * longest)
         valid = valid & known[:, None]
         # CTC takes the labels of all utterances one after the other.
-        labels = spoken.flatten(1)[valid]
+        labels = symbols.flatten(1)[valid]
         logits = self.linear(self.dropout(hidden))
         with torch.autocast(hidden.device.type, enabled=False):
             losses = torch.nn.functional.ctc_loss(

@@ -239,7 +239,7 @@ class CIFASRModel(ESPnetASRModel):
         ctc, infeasible = self._ctc_term(hidden, lengths, text, text_lengths)
         quantity = quantity_loss(output.fired.mass, targets)
         acd, acc_acd, lrd = self._distillation_terms(output, ys_out, kwargs)
-        spoken = self._lexicon_term(inner, lengths, text)
+        lexicon = self._lexicon_term(inner, lengths, text)
 
         tokens = targets.sum()
         loss = (
@@ -248,7 +248,7 @@ class CIFASRModel(ESPnetASRModel):
             + self.quantity_weight * quantity
             + self.acd_weight * acd
             + self.lrd_weight * lrd
-            + self.lexicon_weight * spoken
+            + self.lexicon_weight * lexicon
         ) / tokens
         fired = self._count_tokens(output.fired.mass)
         correct = (output.logits.argmax(-1) == ys_out) & valid
@@ -259,7 +259,7 @@ class CIFASRModel(ESPnetASRModel):
             "loss_quantity": quantity / tokens,
             "loss_acd": acd / tokens,
             "loss_lrd": lrd / tokens,
-            "loss_lexicon": spoken / tokens,
+            "loss_lexicon": lexicon / tokens,
             "acc": correct.sum() / tokens,
             "acc_acd": acc_acd,
             "count_error": (fired - targets).abs().float().mean(),

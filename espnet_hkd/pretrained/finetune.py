@@ -34,7 +34,7 @@ BY_TOKEN = (
 )
 
 
-class Taken(NamedTuple):
+class Transfer(NamedTuple):
     """What a model got from another: names of weights, and tokens.
 
     `fresh` weights and tokens keep the values the model was made with; `unused` are
@@ -71,7 +71,7 @@ class Taken(NamedTuple):
         return report
 
 
-def take(
+def transfer_weights(
     own: Mapping[str, torch.Tensor],
     own_tokens: Sequence[str],
     weights: Mapping[str, torch.Tensor],
@@ -79,7 +79,7 @@ def take(
     *,
     skip: tuple[str, ...] = (),
     ignore_mismatch: bool = False,
-) -> tuple[dict[str, torch.Tensor], Taken]:
+) -> tuple[dict[str, torch.Tensor], Transfer]:
     """Join a model's own fresh weights and another model's.
 
     Args:
@@ -118,7 +118,7 @@ def take(
     if list(own_tokens) == list(tokens):
         whole, by_token = whole + by_token, []
     used = {*whole, *by_token}
-    taken = Taken(
+    transfer = Transfer(
         whole,
         by_token,
         fresh,
@@ -128,20 +128,22 @@ def take(
         [token for token in tokens if token not in set(own_tokens)],
     )
     if not ignore_mismatch:
-        _check_all_fits(taken, own, weights)
-    return joined, taken
+        _check_all_fits(transfer, own, weights)
+    return joined, transfer
 
 
 def _check_all_fits(
-    taken: Taken, own: Mapping[str, torch.Tensor], weights: Mapping[str, torch.Tensor]
+    transfer: Transfer,
+    own: Mapping[str, torch.Tensor],
+    weights: Mapping[str, torch.Tensor],
 ) -> None:
     # Adapters are added to what is taken.
     missing = [
         name
-        for name in taken.fresh
+        for name in transfer.fresh
         if not name.startswith(HEADS) and "lora_" not in name and "adapter" not in name
     ]
-    surplus = [name for name in taken.unused if not name.startswith(HEADS)]
+    surplus = [name for name in transfer.unused if not name.startswith(HEADS)]
     shaped = [
         f"{name} {tuple(weights[name].shape)} instead of {tuple(own[name].shape)}"
         for name in missing
@@ -160,13 +162,15 @@ def _check_all_fits(
         )
 
 
-def init_from(model: Any, name: str | Path, *, ignore_mismatch: bool = False) -> Taken:
-    """Set a CIF model's weights to a packed model's, as far as `take` allows.
+def init_from(
+    model: Any, name: str | Path, *, ignore_mismatch: bool = False
+) -> Transfer:
+    """Set a CIF model's weights to a packed model's, as `transfer_weights` does.
 
     Args:
         model: A CIFASRModel.
         name: What `espnet_hkd.pretrained.packed.open_packed` takes.
-        ignore_mismatch: As for `take`.
+        ignore_mismatch: As for `transfer_weights`.
 
     Raises:
         CheckpointError: There is no such model, it is damaged, or does not fit.
@@ -175,7 +179,7 @@ def init_from(model: Any, name: str | Path, *, ignore_mismatch: bool = False) ->
     config = packed.read_config()
     # A Transformer's embedding and output layer may have our names and shapes.
     skip = () if config.get("decoder") == "hkd_cif_transformer" else ("decoder.",)
-    joined, taken = take(
+    joined, transfer = transfer_weights(
         model.state_dict(),
         model.token_list,
         read_weights(packed.weights),
@@ -184,9 +188,9 @@ def init_from(model: Any, name: str | Path, *, ignore_mismatch: bool = False) ->
         ignore_mismatch=ignore_mismatch,
     )
     model.load_state_dict(joined)
-    for line in taken.lines():
+    for line in transfer.lines():
         logger.info("pretrained model %s: %s", name, line)
-    return taken
+    return transfer
 
 
 def _tokens(config: Mapping[str, Any], packed: PackedModel) -> list[str]:

@@ -1,8 +1,8 @@
 #!/usr/bin/env python3
-"""Measure what a training configuration costs on this machine's processor.
+"""Measure what a training configuration costs on this machine's CPU.
 
 Steps of training (forward, backward, clipping, optimizer) on noise, in batches of equal
-utterances: processor time per second of speech. Times the seconds of a corpus it is an
+utterances: CPU time per second of speech. Times the seconds of a corpus it is an
 epoch, without the loading and augmenting of data. Of several configurations the costs
 are also told in ratios to the first; a GPU may see another ratio.
 
@@ -70,7 +70,7 @@ def make_batch(model: Any, utterances: int, samples: int, length: int) -> dict:
 
 
 def steps(model: Any, batch: dict) -> Iterator[float]:
-    """Train without end; the processor seconds of each step."""
+    """Train without end; the CPU time of each step in seconds."""
     import torch
 
     model.train()
@@ -118,7 +118,7 @@ def main(argv: list[str] | None = None) -> int:
     try:
         check(args)
         print(
-            f"processor seconds per second of speech: median (least, most) of "
+            f"CPU seconds per second of speech: median (least, most) of "
             f"{args.steps} steps of {args.utterances} x {args.seconds} s with "
             f"{args.length} tokens each, {args.threads} threads; ratio"
         )

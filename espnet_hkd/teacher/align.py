@@ -67,7 +67,7 @@ def align(
     return Alignment(weights, total[:, 0] > 0)
 
 
-def walk(
+def place_tokens(
     text: str,
     tokens: Sequence[str],
     *,
