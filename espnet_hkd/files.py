@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import nullcontext
@@ -54,12 +55,18 @@ def _open(path: str | Path) -> TextIO:
 
 
 def replace_file(path: Path, write: Callable[[Path], object]) -> None:
-    """Write a file whole or not at all: `write` gets the path of a file beside it."""
+    """Write a file whole or not at all: `write` gets the path of a file beside it.
+
+    A link to the file stays a link, and a file that was there keeps its permissions.
+    """
+    path = path.resolve()
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
     try:
         write(temporary)
         with temporary.open("rb") as stream:
             os.fsync(stream.fileno())
+        if path.exists():
+            shutil.copymode(path, temporary)
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)

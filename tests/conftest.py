@@ -22,6 +22,7 @@ SOURCES = (
     "README.md",
     "LICENSE",
     "espnet_hkd",
+    "egs2",
     "espnet_hkd_autoload.py",
     "espnet_hkd_autoload.pth",
 )
@@ -61,7 +62,7 @@ class FreshVenv:
 def sources(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Return a copy of the sources, so that builds leave nothing in the repository."""
     copy = tmp_path_factory.mktemp("sources")
-    ignore = shutil.ignore_patterns("__pycache__")
+    ignore = shutil.ignore_patterns("__pycache__", "results")
     for name in SOURCES:
         if (REPOSITORY / name).is_dir():
             shutil.copytree(REPOSITORY / name, copy / name, ignore=ignore)

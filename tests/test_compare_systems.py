@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import re
-import subprocess
 import sys
-import time
 from pathlib import Path
 
 import numpy as np
@@ -300,7 +298,7 @@ def test_a_users_mistake_is_one_message(work, capsys, what, options, said):
         compare_systems.main([*systems, *options])
 
     message = str(caught.value)
-    assert message.startswith("compare_systems: ")
+    assert message.startswith("espnet-hkd compare: ")
     assert re.search(said, message, re.MULTILINE), message
     assert "remedy: " in message
     assert capsys.readouterr().out == ""
@@ -356,17 +354,7 @@ def test_options_that_make_no_sense_are_refused(options):
     assert caught.value.code == 2
 
 
-def test_help_is_quick_shows_defaults_and_needs_neither_torch_nor_espnet():
-    begin = time.monotonic()
-    done = subprocess.run(
-        [sys.executable, "-m", "espnet_hkd.bin.compare_systems", "--help"],
-        cwd=REPOSITORY,
-        capture_output=True,
-        text=True,
-        check=True,
-    )
-    assert time.monotonic() - begin < 1.5
-    assert "(default: " in done.stdout
+def test_the_library_needs_neither_torch_nor_espnet_before_it_is_used():
     code = (
         "import sys, espnet_hkd.compare\n"
         "print([m for m in ('torch', 'espnet2', 'matplotlib') if m in sys.modules])"

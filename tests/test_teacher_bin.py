@@ -176,7 +176,7 @@ def test_a_users_mistake_is_one_message_without_traceback(
     text, tmp_path, options, said
 ):
     options = [text if option == "TEXT" else option for option in options]
-    with pytest.raises(SystemExit, match=rf"^extract_teacher: .*{said}"):
+    with pytest.raises(SystemExit, match=rf"^espnet-hkd extract-teacher: .*{said}"):
         extract(*options, "--out", tmp_path / "store")
     assert not (tmp_path / "store").exists()
 

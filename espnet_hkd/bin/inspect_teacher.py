@@ -1,6 +1,6 @@
 """Show a teacher store's facts, verify it, and print one sentence aligned.
 
-    python -m espnet_hkd.bin.inspect_teacher data/teacher --token-type bpe \
+    espnet-hkd inspect-teacher data/teacher --token_type bpe \
         --bpemodel data/token_list/bpe_unigram30/bpe.model --text "HELLO WORLD"
 
 Each line of the table is a student token with the pieces that teach it, shown by the
@@ -10,10 +10,11 @@ characters they cover, and their weights.
 from __future__ import annotations
 
 import argparse
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from espnet_hkd.bin.command import Parser, Switch
 
 if TYPE_CHECKING:
     import numpy as np
@@ -22,32 +23,22 @@ if TYPE_CHECKING:
     from espnet_hkd.teacher.store import TeacherStore
 
 
-class _Help(
-    argparse.ArgumentDefaultsHelpFormatter, argparse.RawDescriptionHelpFormatter
-):
-    pass
-
-
-def get_parser() -> argparse.ArgumentParser:
+def get_parser() -> Parser:
     """The command line, with defaults."""
-    parser = argparse.ArgumentParser(
-        prog="python -m espnet_hkd.bin.inspect_teacher",
-        description=__doc__,
-        formatter_class=_Help,
-    )
+    parser = Parser("espnet-hkd inspect-teacher", __doc__)
     parser.add_argument("store", help="folder of the store")
     parser.add_argument("--text", help="a transcript; None: one the store names")
     parser.add_argument(
-        "--token-type",
+        "--token_type",
         choices=["char", "bpe", "word"],
         help="None: word where the text has spaces, else char",
     )
     parser.add_argument("--bpemodel", help="sentencepiece model, for bpe")
     parser.add_argument("--nlsyms", help="file of non-linguistic symbols")
-    parser.add_argument("--token-list", help="tokens.txt, to know what is <unk>")
+    parser.add_argument("--token_list", help="tokens.txt, to know what is <unk>")
     parser.add_argument(
         "--verify",
-        action=argparse.BooleanOptionalAction,
+        action=Switch,
         default=True,
         help="read all of it and compare digests",
     )
@@ -59,12 +50,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser = get_parser()
     args = parser.parse_args(arguments)
     if args.token_type == "bpe" and not args.bpemodel:
-        parser.error("--token-type bpe needs --bpemodel")
-    from espnet_hkd.errors import HKDError
+        parser.error("--token_type bpe needs --bpemodel")
     from espnet_hkd.teacher.show import describe
     from espnet_hkd.teacher.store import TeacherStore
 
-    try:
+    with parser.report_errors():
         store = TeacherStore.open(args.store)
         print(describe(store))
         if args.verify:
@@ -74,8 +64,6 @@ def main(arguments: Sequence[str] | None = None) -> None:
         if text:
             print()
             print(_aligned(store, text, args))
-    except HKDError as error:
-        sys.exit(f"inspect_teacher: {error}")
 
 
 def _aligned(store: TeacherStore, text: str, args: argparse.Namespace) -> str:

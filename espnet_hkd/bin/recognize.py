@@ -1,36 +1,26 @@
 """Transcribe audio files with a trained CIF model.
 
-    python -m espnet_hkd.bin.recognize model.zip speech.wav --format ctm
+    espnet-hkd recognize model.zip speech.wav --format ctm
 
 Recordings longer than 30 s are cut at silences. Streaming is not supported.
 """
 
 from __future__ import annotations
 
-import argparse
 import json
-import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from espnet_hkd.bin.command import Parser, Switch
 
 if TYPE_CHECKING:
     from espnet_hkd.recognize import Transcript
 
 
-class _Help(
-    argparse.ArgumentDefaultsHelpFormatter, argparse.RawDescriptionHelpFormatter
-):
-    pass
-
-
-def get_parser() -> argparse.ArgumentParser:
+def get_parser() -> Parser:
     """The command line, with defaults."""
-    parser = argparse.ArgumentParser(
-        prog="python -m espnet_hkd.bin.recognize",
-        description=__doc__,
-        formatter_class=_Help,
-    )
+    parser = Parser("espnet-hkd recognize", __doc__)
     parser.add_argument("model", help="packed model (.zip), folder, or hub name")
     parser.add_argument("audio", nargs="+", help="audio files")
     parser.add_argument("--format", default="text", choices=sorted(FORMATS))
@@ -41,7 +31,7 @@ def get_parser() -> argparse.ArgumentParser:
     parser.add_argument("--tail", type=float, help="in [0, 1]; None: the model's")
     parser.add_argument(
         "--early_eos",
-        action=argparse.BooleanOptionalAction,
+        action=Switch,
         help="end-of-sentence before the last firing; None: the model's",
     )
     parser.add_argument(
@@ -137,11 +127,11 @@ FORMATS: dict[str, Callable[[str, Any], str]] = {
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command line."""
-    args = get_parser().parse_args(arguments)
+    parser = get_parser()
+    args = parser.parse_args(arguments)
     import espnet_hkd
-    from espnet_hkd.errors import HKDError
 
-    try:
+    with parser.report_errors():
         recognizer = espnet_hkd.from_pretrained(args.model, device=args.device)
         transcripts = recognizer(
             args.audio,
@@ -159,8 +149,6 @@ def main(arguments: Sequence[str] | None = None) -> None:
             firing = recognizer.firing(args.audio[0])
             figure = plot_firing(firing, title=Path(args.audio[0]).stem)
             _save(figure, args.plot)
-    except HKDError as error:
-        sys.exit(f"recognize: {error}")
 
 
 if __name__ == "__main__":

@@ -6,17 +6,14 @@ on a machine without store and without transformers. This is what recipes pack.
 
 from __future__ import annotations
 
-import argparse
-import sys
+from collections.abc import Sequence
+
+from espnet_hkd.bin.command import Parser
 
 
-def get_parser() -> argparse.ArgumentParser:
+def get_parser() -> Parser:
     """The command line, with defaults."""
-    parser = argparse.ArgumentParser(
-        prog="python -m espnet_hkd.bin.slim",
-        description=__doc__,
-        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
-    )
+    parser = Parser("espnet-hkd slim", __doc__)
     parser.add_argument("exp", help="experiment folder with config.yaml")
     parser.add_argument("--checkpoint", default="train.total_count.ave.pth")
     parser.add_argument("--out", help="folder to write; None: EXP/slim")
@@ -33,13 +30,13 @@ def get_parser() -> argparse.ArgumentParser:
     return parser
 
 
-def main(arguments: list[str] | None = None) -> None:
+def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command line."""
-    args = get_parser().parse_args(arguments)
-    from espnet_hkd.errors import HKDError
+    parser = get_parser()
+    args = parser.parse_args(arguments)
     from espnet_hkd.pretrained.slim import slim
 
-    try:
+    with parser.report_errors():
         report = slim(
             args.exp,
             args.checkpoint,
@@ -47,9 +44,7 @@ def main(arguments: list[str] | None = None) -> None:
             inference_config=args.inference_config,
             dtype=args.dtype,
         )
-    except HKDError as error:
-        sys.exit(f"slim: {error}")
-    print("\n".join(report))
+        print("\n".join(report))
 
 
 if __name__ == "__main__":

@@ -29,6 +29,12 @@ def read_lines(path: Path) -> list[str]:
     return [line.strip() for line in lines if line.strip()]
 
 
+def read_table(path: Path) -> dict[str, str]:
+    """A Kaldi-style table: the first word of a line, and what follows it."""
+    rows = (line.partition(" ") for line in read_lines(path))
+    return {id: value.strip() for id, _, value in rows}
+
+
 def check_path(audio: str) -> None:
     """Refuse a path that a Kaldi-style table cannot hold."""
     if any(character.isspace() for character in audio):

@@ -1,56 +1,13 @@
-#!/usr/bin/env python3
-"""Print how often a model fires as many tokens as there are, on a Kaldi-style set.
-
-The count error is the mean over utterances of the absolute difference between tokens
-fired, with the model's own tail, and tokens of the transcript, end-of-sentence
-included in both. Too few firings become deletions, too many insertions.
-
-    python3 -m espnet_hkd.recipes.count_error exp/asr_hkd dump/raw/train_dev
-
-With --hypotheses, what a search has decided counts instead of what the weights say: the
-two differ with decoder_conf.count_search.
-
-    python3 -m espnet_hkd.recipes.count_error exp/asr_hkd dump/raw/train_dev \\
-        --hypotheses exp/asr_hkd/DECODE/org/train_dev/text
-"""
+"""How often a model fires as many tokens as there are, on a Kaldi-style set."""
 
 from __future__ import annotations
 
-import argparse
-import sys
 from collections import Counter
+from collections.abc import Mapping
 from pathlib import Path
 
-from espnet_hkd.errors import DataError, HKDError
-
-
-def get_parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        description=(__doc__ or "").partition("\n")[0],
-        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
-    )
-    parser.add_argument(
-        "model", help="experiment, checkpoint or packed model, as from_pretrained takes"
-    )
-    parser.add_argument("data", type=Path, help="folder with text and wav.scp (files)")
-    parser.add_argument(
-        "--hypotheses", type=Path, help="Kaldi-style text of what was recognised"
-    )
-    parser.add_argument("--worst", type=int, default=5, help="utterances to name")
-    return parser
-
-
-def read_table(path: Path) -> dict[str, str]:
-    try:
-        lines = path.read_text(encoding="utf-8").splitlines()
-    except OSError as error:
-        raise DataError(
-            f"{path} cannot be read",
-            got=error,
-            wanted="a Kaldi-style set, such as dump/raw/train_dev",
-            remedy="correct the folder, or run stages 1 to 4",
-        ) from error
-    return {line.split(maxsplit=1)[0]: line.partition(" ")[2] for line in lines}
+from espnet_hkd.errors import DataError
+from espnet_hkd.recipes.corpus import read_table
 
 
 def count_differences(
@@ -89,27 +46,13 @@ def count_differences(
     return differences
 
 
-def main(argv: list[str] | None = None) -> int:
-    args = get_parser().parse_args(argv)
-    try:
-        differences = count_differences(args.model, args.data, args.hypotheses)
-    except HKDError as error:
-        print(f"count_error: {error}", file=sys.stderr)
-        return 1
+def report(differences: Mapping[str, int], worst: int = 5) -> list[str]:
+    """The count error, how often each difference occurs, and the worst utterances."""
     size = len(differences)
     error = sum(map(abs, differences.values())) / max(size, 1)
     exact = sum(value == 0 for value in differences.values())
-    print(
-        f"{args.data}: count error {error:.3f}, exact in {exact} of {size} utterances"
-    )
+    lines = [f"count error {error:.3f}, exact in {exact} of {size} utterances"]
     for value, times in sorted(Counter(differences.values()).items()):
-        print(f"  {value:+d}: {times}")
-    worst = sorted(differences.items(), key=lambda item: -abs(item[1]))[: args.worst]
-    for id, value in worst:
-        if value:
-            print(f"  {id}: {value:+d}")
-    return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())
+        lines.append(f"  {value:+d}: {times}")
+    largest = sorted(differences.items(), key=lambda item: -abs(item[1]))[:worst]
+    return lines + [f"  {id}: {value:+d}" for id, value in largest if value]

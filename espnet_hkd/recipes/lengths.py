@@ -1,11 +1,4 @@
-#!/usr/bin/env python3
-"""Compare a training set's tokens with its encoder frames, from stage 10's shapes.
-
-Tokens per frame are the mean weight that CIF has to reach: a model whose
-`initial_weight` begins there fires about as often as it should from the first update
-on. An utterance with more tokens than frames can never be recognised in full, for a
-frame's weight is below 1, nor has CTC a path through it.
-"""
+"""Tokens of a training set against its encoder frames, from stage 10's shapes."""
 
 from __future__ import annotations
 
@@ -13,42 +6,20 @@ import argparse
 import os
 import shlex
 import shutil
-import sys
 from pathlib import Path
 from typing import NamedTuple
 
 import yaml
-from espnet2.utils.nested_dict_action import NestedDictAction
 
 from espnet_hkd.border.encoders import ENCODERS, INPUT_LAYERS
-from espnet_hkd.errors import ConfigError, DataError, HKDError
+from espnet_hkd.errors import ConfigError, DataError
+from espnet_hkd.files import replace_file
 
 POOLED = "hkd_pooled_conformer"
 DEFAULT_HOP = 128  # samples, ESPnet's default frontend
-LONG_TEXTS = ("stop", "skip", "keep")
 # The shapes as stage 10 left them, where some utterances have been left out.
 ALL = ".all"
 SHOWN = 5
-
-
-def get_parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        description=(__doc__ or "").partition("\n")[0],
-        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
-    )
-    parser.add_argument("stats", type=Path, help="exp/asr_stats_*/train")
-    parser.add_argument("--config", type=Path, required=True, help="the training YAML")
-    parser.add_argument(
-        "--asr_args", default="", help="asr_train's options that override it"
-    )
-    parser.add_argument(
-        "--long_texts",
-        choices=LONG_TEXTS,
-        default="stop",
-        help="if utterances have more tokens than frames: stop, train without them "
-        "(skip), or train with them (keep)",
-    )
-    return parser
 
 
 BY_HAND = (
@@ -92,6 +63,8 @@ class FrameRate(NamedTuple):
 
 def read_config(path: Path, asr_args: str = "") -> dict:
     """The parts of a training YAML that count here, command line options included."""
+    from espnet2.utils.nested_dict_action import NestedDictAction
+
     config = yaml.safe_load(path.read_text(encoding="utf-8"))
     parser = argparse.ArgumentParser(allow_abbrev=False)
     for part in ("frontend", "encoder"):
@@ -214,12 +187,13 @@ def leave_out(stats: Path, ids: set[str]) -> None:
             continue
         lines = source.read_text(encoding="utf-8").splitlines(keepends=True)
         kept = [line for line in lines if line.split(maxsplit=1)[0] not in ids]
-        temporary = shapes.with_name(f".{shapes.name}.{os.getpid()}")
         if source == shapes:
-            shutil.copyfile(shapes, temporary)
-            os.replace(temporary, shapes.with_name(shapes.name + ALL))
-        temporary.write_text("".join(kept), encoding="utf-8")
-        os.replace(temporary, shapes)
+            every = shapes.with_name(shapes.name + ALL)
+            replace_file(every, lambda new, old=shapes: shutil.copyfile(old, new))
+        text = "".join(kept)
+        replace_file(
+            shapes, lambda new, text=text: new.write_text(text, encoding="utf-8")
+        )
 
 
 def check(stats: Path, config: dict, long_texts: str) -> list[str]:
@@ -228,7 +202,7 @@ def check(stats: Path, config: dict, long_texts: str) -> list[str]:
     Args:
         stats: Stage 10's folder of the training set.
         config: The training configuration.
-        long_texts: What to do about them, one of LONG_TEXTS.
+        long_texts: What to do about them, "stop", "skip" or "keep".
 
     Returns:
         What was found and done, line by line.
@@ -253,21 +227,3 @@ def check(stats: Path, config: dict, long_texts: str) -> list[str]:
         lines += str(describe(utterances, rate, stats)).splitlines()[:2]
         lines.append(f"  {done}: --long_texts {long_texts}")
     return lines
-
-
-def main(argv: list[str] | None = None) -> int:
-    args = get_parser().parse_args(argv)
-    config = read_config(args.config, args.asr_args)
-    try:
-        print("\n".join(check(args.stats, config, args.long_texts)))
-    except ConfigError as error:
-        # A frontend or encoder of someone's own is no reason not to train.
-        print(f"{Path(__file__).name}: nothing is checked: {error}", file=sys.stderr)
-    except HKDError as error:
-        print(f"{Path(__file__).name}: {error}", file=sys.stderr)
-        return 1
-    return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())

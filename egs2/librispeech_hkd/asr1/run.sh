@@ -7,7 +7,8 @@
 #   ./run.sh --stage 10 --asr_config conf/train_asr_cif.yaml         another system
 set -euo pipefail
 
-. "$(dirname "$(readlink -f "$0")")/../../../espnet_hkd/recipes/sh/recipe.sh"
+. "$(dirname "$0")/path.sh"
+. "${hkd_sh}/recipe.sh"
 
 recipe_options="data lm_text"
 recipe_help=$(cat <<'HELP'

