@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import shutil
+import subprocess
 from collections.abc import Callable
 from pathlib import Path
 
@@ -10,6 +12,9 @@ import pytest
 import yaml
 
 from tests.conftest import REPOSITORY, FreshVenv
+from tests.recipe_material import environment, make_kaldi_an4, write_audio
+
+RECIPES = sorted(REPOSITORY.glob("egs2/*_hkd/asr1"))
 
 # Stands in for ESPnet where only the moment of its import matters.
 FAKE_TASK = """
@@ -177,6 +182,47 @@ def test_uninstalling_leaves_nothing(new_venv: Callable[..., FreshVenv]):
     installed = {path.name for path in venv.site_packages.iterdir()} - {"__pycache__"}
     assert installed - {path.name for path in empty.site_packages.iterdir()} <= listed
     assert "espnet_hkd_autoload.pth" in listed
+
+
+def test_a_recipe_copied_from_the_wheel_runs_where_it_lies_and_has_its_model(
+    new_venv: Callable[..., FreshVenv],
+):
+    venv = new_venv("wheel", layered=True)
+    recipe = venv.home / "work"
+    corpus = make_kaldi_an4(venv.home / "an4", ("train_nodev", "train_dev", "test"))
+    for audio in (corpus / "audio").iterdir():
+        write_audio(audio, seconds=1.0)
+    activated = environment(
+        PATH=f"{venv.python.parent}:{os.environ['PATH']}",
+        PYTHONPATH=None,
+        VIRTUAL_ENV=None,
+        AN4=str(corpus),
+    )
+
+    def run(*command: str) -> str:
+        done = subprocess.run(
+            command, cwd=venv.home, env=activated, capture_output=True, text=True
+        )
+        assert done.returncode == 0, done.stdout + done.stderr
+        return done.stdout
+
+    listed = run("espnet-hkd", "recipe").split()
+    assert listed[::2] == sorted(path.parent.name for path in RECIPES)
+    assert Path(listed[1]).is_relative_to(venv.site_packages)
+    run("espnet-hkd", "recipe", "an4", str(recipe))
+    run(str(recipe / "run.sh"), "--plm", "none", "--stop_stage", "5")
+    tokens = (recipe / "data/en_token_list/word/tokens.txt").read_text().split()
+    assert "GO" in tokens
+    packed = str(recipe / "pretrained" / "an4_hkd.zip")
+    shown = run("espnet-hkd", "inspect-model", packed)
+    assert "hkd_cif" in shown
+
+
+@pytest.mark.parametrize("recipe", RECIPES, ids=lambda path: path.parent.name)
+def test_what_finds_the_package_is_the_same_in_every_recipe(recipe: Path):
+    for name in ("path.sh", "cmd.sh"):
+        first = (RECIPES[0] / name).read_text(encoding="utf-8")
+        assert (recipe / name).read_text(encoding="utf-8") == first
 
 
 def test_constraints_name_versions_only():
