@@ -54,7 +54,10 @@ def _open(path: str | Path) -> TextIO:
 
 
 def replace_file(path: Path, write: Callable[[Path], object]) -> None:
-    """Write a file whole or not at all: `write` gets the path of a file beside it."""
+    """Write a file whole or not at all: `write` gets the path of a file beside it.
+
+    After a power failure, too, there is the new file or the one before.
+    """
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
     try:
         write(temporary)
@@ -63,3 +66,8 @@ def replace_file(path: Path, write: Callable[[Path], object]) -> None:
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
+    folder = os.open(path.parent, os.O_RDONLY)
+    try:
+        os.fsync(folder)
+    finally:
+        os.close(folder)
