@@ -10,10 +10,8 @@ from pathlib import Path
 
 import pytest
 import torch
-from espnet2.tasks import asr
 from espnet2.train import trainer
 
-from espnet_hkd.border.checkpoints import install_atomic_saving
 from espnet_hkd.errors import CheckpointError
 from espnet_hkd.recipes import resume
 from tests.training_material import make_corpus, train
@@ -22,11 +20,6 @@ EPOCHS = ("--max_epoch", "3", "--resume", "true", "--keep_nbest_models", "2")
 AVERAGE = "train.total_count.ave_2best.pth"
 UPDATES = 9  # of three epochs
 KILLED = 9
-
-
-@pytest.fixture(scope="module", autouse=True)
-def plugin():
-    install_atomic_saving(asr)
 
 
 @pytest.fixture(scope="module")

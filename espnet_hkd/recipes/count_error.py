@@ -22,6 +22,7 @@ from collections import Counter
 from pathlib import Path
 
 from espnet_hkd.errors import DataError, HKDError
+from espnet_hkd.files import read_table
 
 
 def get_parser() -> argparse.ArgumentParser:
@@ -38,19 +39,6 @@ def get_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--worst", type=int, default=5, help="utterances to name")
     return parser
-
-
-def read_table(path: Path) -> dict[str, str]:
-    try:
-        lines = path.read_text(encoding="utf-8").splitlines()
-    except OSError as error:
-        raise DataError(
-            f"{path} cannot be read",
-            got=error,
-            wanted="a Kaldi-style set, such as dump/raw/train_dev",
-            remedy="correct the folder, or run stages 1 to 4",
-        ) from error
-    return {line.split(maxsplit=1)[0]: line.partition(" ")[2] for line in lines}
 
 
 def count_differences(

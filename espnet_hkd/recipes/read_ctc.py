@@ -16,7 +16,7 @@ import sys
 from pathlib import Path
 
 from espnet_hkd.errors import HKDError
-from espnet_hkd.recipes.count_error import read_table
+from espnet_hkd.files import read_table, write_table
 
 
 def get_parser() -> argparse.ArgumentParser:
@@ -39,9 +39,9 @@ def main(argv: list[str] | None = None) -> int:
     try:
         audio = read_table(args.data / "wav.scp")
         recognizer = espnet_hkd.from_pretrained(args.model)
-        lines = [f"{id} {recognizer.read_ctc(path)}\n" for id, path in audio.items()]
+        texts = {id: recognizer.read_ctc(path) for id, path in audio.items()}
         args.text.parent.mkdir(parents=True, exist_ok=True)
-        args.text.write_text("".join(lines), encoding="utf-8")
+        write_table(args.text, texts)
     except (HKDError, OSError) as error:
         print(f"read_ctc: {error}", file=sys.stderr)
         return 1

@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from espnet_hkd.errors import ConfigError, DataError, HKDError
+from espnet_hkd.files import read_table
 from espnet_hkd.recipes.corpus import read_lines
 from espnet_hkd.recipes.lengths import (
     FrameRate,
@@ -79,11 +80,6 @@ def get_parser() -> argparse.ArgumentParser:
         "--speed", type=float, default=1.0, help="as if spoken so much faster"
     )
     return parser
-
-
-def read_table(path: Path) -> dict[str, str]:
-    rows = (line.partition(" ") for line in read_lines(path))
-    return {id: value.strip() for id, _, value in rows}
 
 
 def find_audio(audio: str, folder: Path) -> Path:
