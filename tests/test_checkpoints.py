@@ -113,25 +113,21 @@ def half_written(owner, name: str, call: int) -> None:
     owner.fsync = deadly
 
 
-# Two files an epoch, then links; after the third epoch two averages. Each file is
-# synced before it is renamed, and its folder after.
+# An epoch writes two files, then links; after the last one come two averages. Each file
+# is synced before it is renamed, and its folder after.
 MOMENTS = {
-    "first resume point half written": lambda: half_written(os, "fsync", 1),
-    "first resume point written": lambda: die_at(os, "replace", 1, after=True),
-    "second resume point half written": lambda: half_written(os, "fsync", 5),
-    "second resume point not renamed": lambda: die_at(os, "replace", 3),
-    "second resume point written": lambda: die_at(os, "replace", 3, after=True),
-    "weights half written": lambda: half_written(os, "fsync", 7),
-    "weights written": lambda: die_at(os, "replace", 4, after=True),
-    "link to the last epoch removed": lambda: die_at(pathlib.Path, "symlink_to", 4),
-    "first average half written": lambda: half_written(os, "fsync", 13),
-    "second average not renamed": lambda: die_at(os, "replace", 8),
+    "resume point half written": lambda: half_written(os, "fsync", 1),
+    "resume point not renamed": lambda: die_at(os, "replace", 1),
+    "resume point written": lambda: die_at(os, "replace", 1, after=True),
+    "weights half written": lambda: half_written(os, "fsync", 3),
+    "link to the last epoch removed": lambda: die_at(pathlib.Path, "symlink_to", 1),
+    "first average half written": lambda: half_written(os, "fsync", 5),
+    "second average not renamed": lambda: die_at(os, "replace", 4),
 }
 
 
-@pytest.mark.parametrize("moment", MOMENTS)
-def test_killed_training_goes_on_to_the_same_end(corpus, straight, tmp_path, moment):
-    exp = tmp_path / "exp"
+def kill_at(moment: str, corpus: Path, exp: Path) -> None:
+    """Train in a process that ends at a moment."""
     child = os.fork()
     if child == 0:
         try:
@@ -140,20 +136,32 @@ def test_killed_training_goes_on_to_the_same_end(corpus, straight, tmp_path, mom
         finally:
             os._exit(0)
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == KILLED
-    train(corpus, exp, *EPOCHS)
-    ends_as(exp, straight)
-    assert not list(exp.glob(".*"))
+
+
+@pytest.mark.parametrize("moment", MOMENTS)
+def test_training_killed_in_an_epoch_goes_on_to_the_same_end(
+    corpus, begun, straight, moment
+):
+    kill_at(moment, corpus, begun)
+    train(corpus, begun, *EPOCHS)
+    ends_as(begun, straight)
+    assert not list(begun.glob(".*"))
+
+
+def test_training_killed_in_its_first_epoch_begins_again(corpus, straight, tmp_path):
+    kill_at("resume point half written", corpus, tmp_path / "exp")
+    train(corpus, tmp_path / "exp", *EPOCHS)
+    ends_as(tmp_path / "exp", straight)
 
 
 @pytest.mark.parametrize("file", ["checkpoint.pth", "3epoch.pth", AVERAGE])
 def test_full_disk_stops_training_and_room_lets_it_go_on(
-    corpus, straight, tmp_path, monkeypatch, file
+    corpus, begun, straight, monkeypatch, file
 ):
-    exp = tmp_path / "exp"
     save = torch.save
 
     def full(obj, f, *args, **kwargs):
-        if file in str(f) and (exp / "2epoch.pth").exists():
+        if file in str(f):
             f.write_bytes(b"as much as there is room for")
             # What torch's writer raises, without a number.
             raise RuntimeError("PytorchStreamWriter failed writing file data/0")
@@ -162,9 +170,9 @@ def test_full_disk_stops_training_and_room_lets_it_go_on(
     with monkeypatch.context() as patch:
         patch.setattr(torch, "save", full)
         with pytest.raises(CheckpointError, match=r"(?s)cannot be written.*make room"):
-            train(corpus, exp, *EPOCHS)
-    train(corpus, exp, *EPOCHS)
-    ends_as(exp, straight)
+            train(corpus, begun, *EPOCHS)
+    train(corpus, begun, *EPOCHS)
+    ends_as(begun, straight)
 
 
 def test_torch_save_is_itself_again_after_training(begun):

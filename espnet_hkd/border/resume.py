@@ -73,7 +73,8 @@ def mend(
         CheckpointError: The resume point is missing or damaged although there are
             epochs, or a file may not be read or written.
     """
-    for leftover in [*folder.glob(".*epoch.pth.*"), *folder.glob(f".{RESUME_POINT}.*")]:
+    # What `replace_file` was writing when the training was killed.
+    for leftover in folder.glob(".*.pth.[0-9]*"):
         leftover.unlink()
     states = check_resume_point(folder, restart)
     if states is None:
