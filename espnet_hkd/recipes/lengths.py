@@ -95,7 +95,7 @@ def read_config(path: Path, asr_args: str = "") -> dict:
     """The parts of a training YAML that count here, command line options included."""
     config = yaml.safe_load(path.read_text(encoding="utf-8"))
     parser = argparse.ArgumentParser(allow_abbrev=False)
-    for part in ("frontend", "encoder"):
+    for part in ("frontend", "encoder", "model"):
         parser.add_argument(f"--{part}", default=config.get(part))
         parser.add_argument(
             f"--{part}_conf",

@@ -10,6 +10,9 @@ set -euo pipefail
 . "$(dirname "$(readlink -f "$0")")/../../../espnet_hkd/recipes/sh/recipe.sh"
 
 # utterance_mvn, as published: the YAML says how, and no statistics are packed.
+# GB: audio at one speed, teacher store, experiment (docs/recipes.md).
+recipe_disk="8 4 4"
+
 run_recipe AISHELL \
     --plm bert-base-chinese \
     --lang zh \
