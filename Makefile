@@ -1,7 +1,7 @@
 # Every target makes .venv first, where that is still to do: `make test` and
 # `make demo` work as the first command in a fresh clone.
 
-.PHONY: setup lint test demo recipes
+.PHONY: setup lint test demo recipes soak
 
 # Tests start many processes; each with all the threads would be slower.
 export OMP_NUM_THREADS ?= 1
@@ -28,3 +28,8 @@ demo: setup
 # The recipes of large corpora, stages 1 to 14, on small trees of the same layouts.
 recipes: setup
 	@$(IN_VENV) tools/try_recipes.sh
+
+# Kills, full disks, races and hostile files for up to half an hour; needs root for a
+# small disk of its own.
+soak: setup
+	@$(IN_VENV) python3 -m tests.soak

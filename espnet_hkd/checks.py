@@ -5,14 +5,20 @@ from __future__ import annotations
 import inspect
 import math
 import numbers
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from types import MappingProxyType
 from typing import Any
 
 from espnet_hkd.errors import ConfigError
 
 
 def check_keys(
-    section: str, given: Iterable[str], owner: type, others: Iterable[str] = ()
+    section: str,
+    given: Iterable[str],
+    owner: type,
+    others: Iterable[str] = (),
+    *,
+    void: Mapping[str, str] = MappingProxyType({}),
 ) -> None:
     """Check the keys that a constructor has no argument for.
 
@@ -21,11 +27,20 @@ def check_keys(
         given: The keys.
         owner: The class, whose keyword-only arguments are listed in the error.
         others: Keys that it takes besides.
+        void: Keys that ESPnet's own classes take, and why they do not apply here.
 
     Raises:
         ConfigError: For a key that is not in `others`.
     """
     unknown = sorted(set(given) - set(others))
+    for key in unknown:
+        if key in void:
+            raise ConfigError(
+                f"{section}.{key} does not apply, because {void[key]}",
+                got=f"{section}.{key}, an option of ESPnet's own classes",
+                wanted=f"a configuration of {owner.__name__}",
+                remedy="remove it",
+            )
     if unknown:
         parameters = inspect.signature(owner).parameters.values()
         own = [p.name for p in parameters if p.kind is p.KEYWORD_ONLY]

@@ -1,14 +1,14 @@
-"""Reading text line by line, and writing files whole or not at all."""
+"""Reading text and Kaldi tables, and writing files whole or not at all."""
 
 from __future__ import annotations
 
 import os
 import shutil
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import nullcontext
 from pathlib import Path
-from typing import TextIO
+from typing import NamedTuple, TextIO
 
 from espnet_hkd.errors import DataError
 
@@ -49,6 +49,63 @@ def text_lines(
         ) from error
 
 
+class TableRow(NamedTuple):
+    """One row of a Kaldi table: where it stands, its id, and the rest of it."""
+
+    number: int
+    id: str
+    value: str
+
+
+def table_rows(path: str | Path, *, wanted: str, remedy: str) -> Iterator[TableRow]:
+    """The rows of a Kaldi table (text, wav.scp, utt2spk, ...), as ESPnet reads them.
+
+    Lines end with LF or CRLF and nowhere else; blank ones, and a byte order mark, are
+    passed over. The value has no white space at its ends and may be empty.
+
+    Raises:
+        DataError: The file cannot be read or is not UTF-8.
+    """
+    for number, line in text_lines(path, wanted=wanted, remedy=remedy):
+        columns = line.split(maxsplit=1)
+        if columns:
+            yield TableRow(number, columns[0], "".join(columns[1:]).rstrip())
+
+
+def read_table(
+    path: str | Path,
+    *,
+    wanted: str = "lines of an utterance id, a space and a value",
+    remedy: str = "correct the path, or run the recipe's data stages first",
+) -> dict[str, str]:
+    """A Kaldi table by id, in the order of the file; see `table_rows`.
+
+    Raises:
+        DataError: The file cannot be read, is not UTF-8, or has an id twice.
+    """
+    table: dict[str, str] = {}
+    numbers: dict[str, int] = {}
+    for number, id, value in table_rows(path, wanted=wanted, remedy=remedy):
+        if id in table:
+            raise DataError(
+                f"Utterance {id} comes twice in {path}.",
+                got=f"lines {numbers[id]} and {number}",
+                wanted="every utterance once",
+                remedy="take one of the lines out, or write the file again",
+            )
+        table[id], numbers[id] = value, number
+    return table
+
+
+def write_table(path: Path, table: Mapping[str, object]) -> None:
+    """Write a Kaldi table, sorted bytewise as LC_ALL=C sorts, whole or not at all.
+
+    A row without value is the id and a space, as ESPnet writes it.
+    """
+    rows = [f"{id} {table[id]}\n" for id in sorted(table, key=str.encode)]
+    replace_file(path, lambda part: part.write_bytes("".join(rows).encode()))
+
+
 def _open(path: str | Path) -> TextIO:
     # A byte order mark is no part of the first utterance's name.
     return Path(path).open(encoding="utf-8-sig")
@@ -57,7 +114,8 @@ def _open(path: str | Path) -> TextIO:
 def replace_file(path: Path, write: Callable[[Path], object]) -> None:
     """Write a file whole or not at all: `write` gets the path of a file beside it.
 
-    A link to the file stays a link, and a file that was there keeps its permissions.
+    After a power failure, too, there is the new file or the one before. A link to the
+    file stays a link, and a file that was there keeps its permissions.
     """
     path = path.resolve()
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
@@ -70,3 +128,8 @@ def replace_file(path: Path, write: Callable[[Path], object]) -> None:
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
+    folder = os.open(path.parent, os.O_RDONLY)
+    try:
+        os.fsync(folder)
+    finally:
+        os.close(folder)

@@ -100,6 +100,14 @@ def add_packed_models(task: ModuleType) -> None:
     abs_task.load_pretrained_model = load_pretrained_model
 
 
+def add_safe_saving(task: ModuleType) -> None:
+    """Let training go on after a kill, a full disk or a damaged file."""
+    # Imported late: it needs torch.
+    from espnet_hkd.border.checkpoints import install_atomic_saving
+
+    install_atomic_saving(task)
+
+
 def _refuse_packed_models(task: ModuleType) -> None:
     """Where packed models cannot be loaded, say so to those who name one."""
     build = task.ASRTask.build_model.__func__
@@ -145,4 +153,5 @@ PATCHES = (
     hook.Patch("recognition with hkd_* classes", add_classes),
     hook.Patch("firing plots in training", add_firing_plots),
     hook.Patch(PACKED_MODELS, add_packed_models),
+    hook.Patch("saving that a kill does not undo", add_safe_saving),
 )

@@ -17,12 +17,16 @@ import json
 import os
 import runpy
 import sys
+import warnings
 
 import espnet_hkd  # noqa: F401  (installs the import hook)
 from espnet_hkd.errors import ConfigError, HKDError
 
 # How `--set` reaches the processes that multiprocessing spawns.
 _OVERRIDES = "_ESPNET_HKD_OVERRIDES"
+
+# How typeguard's InstrumentationWarning begins.
+_NOT_TYPE_CHECKED = "(cannot find|instrumentor did not find) the target function"
 
 _USAGE = (
     "python3 -m espnet_hkd.run [--set KEY=VALUE]... (-m MODULE | -c CODE | SCRIPT) "
@@ -91,6 +95,9 @@ def _install_overrides() -> None:
 def _run_module(name: str, arguments: list[str]) -> None:
     spec = importlib.util.find_spec(name)
     sys.argv = [(spec and spec.origin) or name, *arguments]
+    # The program's own type checks look for its functions in `__main__`, which is this
+    # file, and warn of each one: they are off here, and no result depends on them.
+    warnings.filterwarnings("ignore", _NOT_TYPE_CHECKED)
     # With alter_sys the program would become `__main__`, and processes that
     # multiprocessing spawns would import it instead of this file: our classes would
     # be unknown there.

@@ -38,7 +38,9 @@ def make_small_encoder(**conf):
     )
 
 
-def make_model(seed: int = 0, *, decoder_conf=None, encoder=None, **model_conf):
+def make_model(
+    seed: int = 0, *, decoder_conf=None, encoder=None, ctc_conf=None, **model_conf
+):
     """A CIF recogniser of 80-dimensional features."""
     from espnet2.asr.ctc import CTC
 
@@ -57,7 +59,7 @@ def make_model(seed: int = 0, *, decoder_conf=None, encoder=None, **model_conf):
         encoder=encoder,
         postencoder=None,
         decoder=decoder,
-        ctc=CTC(len(VOCAB), SIZE),
+        ctc=CTC(len(VOCAB), SIZE, **(ctc_conf or {})),
         joint_network=None,
         **model_conf,
     )

@@ -301,6 +301,21 @@ def test_run_stands_for_python(how: str, tmp_path: Path):
     assert by_run.stdout.endswith("'--x', '-m'] True\n")
 
 
+def test_run_is_silent_about_type_checks_of_the_program(tmp_path: Path):
+    """ESPnet's programs ask for them; twelve warnings stood in stage 13's output."""
+    (tmp_path / "program.py").write_text(
+        "from typeguard import typechecked\n"
+        "@typechecked\n"
+        "def double(x: int) -> int:\n"
+        "    return 2 * x\n"
+        "print(double(2))\n"
+    )
+
+    done = run_python("-m", "espnet_hkd.run", "-m", "program", cwd=tmp_path)
+
+    assert (done.stdout, done.stderr) == ("4\n", "")
+
+
 def test_run_hands_on_the_exit_status(tmp_path: Path):
     code = "import sys; print(sys.argv, __name__); sys.exit(7)"
 

@@ -337,3 +337,62 @@ def test_decoder_takes_the_special_tokens_of_the_list():
     decoder = make_model().decoder
     assert (decoder.blank, decoder.unk, decoder.eos) == (0, 1, len(VOCAB) - 1)
     assert make_decoder().eos == len(VOCAB) - 1
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "why"),
+    [
+        ("length_normalized_loss", True, "divided by the batch's target tokens"),
+        ("report_cer", True, "stage 13 counts errors"),
+        ("interctc_weight", 0.3, "taught by `lexicon`"),
+    ],
+)
+def test_options_of_the_hybrid_model_are_said_not_to_apply(key, value, why):
+    with pytest.raises(ConfigError, match=f"model_conf.{key} does not apply.*{why}"):
+        make_model(**{key: value})
+
+
+@pytest.mark.parametrize("key", ["positional_dropout_rate", "input_layer"])
+@pytest.mark.parametrize("part", ["decoder", "encoder"])
+def test_options_of_espnets_layers_are_said_not_to_apply(part, key):
+    from espnet_hkd.nets.decoder import CIFDecoder
+    from espnet_hkd.nets.encoder import PooledConformerEncoder
+
+    with pytest.raises(ConfigError, match=f"{part}_conf.{key} does not apply, because"):
+        if part == "decoder":
+            CIFDecoder(len(VOCAB), SIZE, **{key: 0.1})
+        else:
+            PooledConformerEncoder(80, **{key: 0.1})
+
+
+def test_every_option_said_not_to_apply_is_one_of_espnets():
+    """So that a misspelt key is still called so."""
+    import inspect
+
+    from espnet2.asr.decoder.transformer_decoder import TransformerDecoder
+    from espnet2.asr.encoder.conformer_encoder import ConformerEncoder
+    from espnet2.asr.espnet_model import ESPnetASRModel
+
+    from espnet_hkd.nets import void_options
+
+    for keys, cls in (
+        (void_options.MODEL, ESPnetASRModel),
+        (void_options.DECODER, TransformerDecoder),
+        (void_options.ENCODER, ConformerEncoder),
+    ):
+        assert keys.keys() <= inspect.signature(cls).parameters.keys()
+
+
+@pytest.mark.parametrize(
+    ("key", "value"), [("ctc_type", "builtin2"), ("reduce", False)]
+)
+def test_options_of_ctc_without_effect_are_refused(key, value):
+    with pytest.raises(ConfigError, match=f"ctc_conf.{key} has no effect") as caught:
+        make_model(ctc_conf={key: value})
+    assert repr(value) in str(caught.value)
+
+
+def test_conditioning_without_ctc_is_refused_before_training():
+    encoder = make_small_encoder(interctc_layer_idx=[1], interctc_use_conditioning=True)
+    with pytest.raises(ConfigError, match="interctc_use_conditioning needs a CTC"):
+        make_model(encoder=encoder, ctc_weight=0.0)

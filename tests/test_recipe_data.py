@@ -73,7 +73,7 @@ def test_kaldi_paths_are_relative_to_the_corpus(tmp_path: Path):
 
 def test_kaldi_pipes_stay_as_they_are(tmp_path: Path):
     corpus = make_kaldi_an4(tmp_path / "corpus", SETS)
-    pipe = "sox a.sph -t wav - |"
+    pipe = f"cat {corpus}/audio/spk-test-1.flac |"
     (corpus / "test" / "wav.scp").write_text(f"spk-test-1 {pipe}\nspk-test-2 {pipe}\n")
     prepare(corpus, tmp_path / "data")
     assert table(tmp_path / "data" / "test" / "wav.scp")[0] == f"spk-test-1 {pipe}"

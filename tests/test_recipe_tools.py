@@ -13,7 +13,15 @@ from pathlib import Path
 import pytest
 
 from espnet_hkd.errors import DataError
-from tests.recipe_material import SHELL, TOOLS, load_program, make_recipe, run
+from espnet_hkd.recipes import units_fit
+from tests.recipe_material import (
+    RECIPE,
+    SHELL,
+    TOOLS,
+    load_program,
+    make_recipe,
+    run,
+)
 
 ESPNET = version("espnet")
 LINKS = ("asr.sh", "pyscripts", "scripts", "steps", "utils")
@@ -222,6 +230,57 @@ def test_decoding_of_other_models_is_refused_before_any_work(
     assert done.returncode == 1
     assert f"remedy: leave out --{option}" in done.stderr
     assert not (recipe / "data").exists()
+
+
+LEXICON = "GO G OW\nHOME HH OW M\n"
+
+
+@pytest.mark.parametrize(
+    ("options", "named"),
+    [
+        (("--feats_type", "fbank"), "asr.sh has no --feats_type fbank"),
+        (("--feats_type", "fbank_pitch"), "has no conf/fbank.conf"),
+        (("--disk_gb", "1000000"), "wanted: about 1000000 GB"),
+        (("--disk_gb", "much"), "--disk_gb is a whole number"),
+        (("--token_type", "bpe"), "words, such as HOME, and no line for \u2581"),
+        (("--token_type", "char"), "words, such as HOME, and no line for E, G, H"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, tuple) else "",
+)
+def test_what_would_stop_a_later_stage_is_found_before_the_first(
+    tmp_path: Path, options: tuple[str, ...], named: str
+):
+    recipe = make_recipe(tmp_path / "recipe")
+    (tmp_path / "lexicon.txt").write_text(LEXICON)
+    done = run(
+        *(recipe / "run.sh", *options, "--plm", "none", "--stop_stage", "10"),
+        *("--asr_args", f"--model_conf lexicon={tmp_path / 'lexicon.txt'}"),
+        ESPNET_ROOT=str(make_tree(tmp_path / "espnet")),
+    )
+    assert done.returncode == 1
+    assert named in done.stderr
+    assert not (recipe / "data").exists()
+
+
+def test_lexicon_that_spells_the_unit_passes(tmp_path: Path):
+    """AN4's is of words, but has a line for each letter, too."""
+    conf = ("--config", str(RECIPE / "conf" / "train_asr_cif.yaml"))
+    lexicon = tmp_path / "lexicon.txt"
+    for text, unit in (
+        ((RECIPE / "conf" / "lexicon.txt").read_text(), "char"),
+        (LEXICON, "word"),
+        ("\u2581GO G OW\nS S\n", "bpe"),
+    ):
+        lexicon.write_text(text)
+        args = ("--asr_args", f"--model_conf lexicon={lexicon}", "--token_type", unit)
+        assert units_fit.main([*conf, *args]) == 0
+
+
+def test_what_the_user_typed_is_kept_for_the_command_that_starts_again(tmp_path: Path):
+    script = tmp_path / "run.sh"
+    script.write_text(f'. {SHELL / "recipe.sh"}\necho "${{typed}}"\n')
+    done = run("bash", script, "--nj", "2", "--asr_args", "--max_epoch 3")
+    assert done.stdout == f"{script} --nj 2 --asr_args --max_epoch\\ 3\n"
 
 
 def test_missing_teacher_store_is_named_before_training(tmp_path: Path):

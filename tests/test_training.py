@@ -5,81 +5,21 @@ from __future__ import annotations
 import logging
 
 import pytest
-import soundfile
 import torch
-import yaml
 from espnet2.layers import create_adapter_fn
 from espnet2.layers.create_adapter import create_adapter
 from espnet2.torch_utils.load_pretrained_model import load_pretrained_model
 
-import espnet_hkd
 from espnet_hkd.errors import CheckpointError
-from tests.small_models import VOCAB, make_batch, make_model, speech
+from tests.small_models import make_batch, make_model
+from tests.training_material import make_corpus, train
 
 HKD = {"acd_weight": 1.0, "lrd_weight": 0.01, "teacher_dim": 8}
-CONFIG = {
-    "frontend_conf": {"n_fft": 512, "win_length": 400, "hop_length": 160},
-    "encoder": "conformer",
-    "encoder_conf": {
-        "output_size": 16,
-        "attention_heads": 2,
-        "linear_units": 32,
-        "num_blocks": 1,
-        "cnn_module_kernel": 5,
-        # What is drawn does not go on where it was when a training is resumed.
-        "dropout_rate": 0.0,
-        "positional_dropout_rate": 0.0,
-        "attention_dropout_rate": 0.0,
-    },
-    "decoder": "hkd_cif_transformer",
-    "decoder_conf": {"attention_heads": 2, "linear_units": 32, "dropout_rate": 0.0},
-    "model": "hkd_cif",
-    "normalize": "utterance_mvn",
-    "optim": "adamw",
-    "optim_conf": {"lr": 0.003},
-    "token_type": "char",
-    "batch_type": "unsorted",
-    "batch_size": 2,
-    "num_workers": 0,
-    "num_att_plot": 0,
-    "keep_nbest_models": 5,
-    "use_matplotlib": False,
-    "use_tensorboard": False,
-}
 
 
 @pytest.fixture(scope="module")
 def corpus(tmp_path_factory):
-    """Six utterances of noise with texts, and a configuration."""
-    folder = tmp_path_factory.mktemp("corpus")
-    tables = {"wav.scp": [], "text": [], "shape": []}
-    for number, text in enumerate(["ABBA", "CD", "EFG", "AHA", "BE", "DECADE"]):
-        audio = speech(1.0 + 0.2 * number, seed=number)
-        path = folder / f"u{number}.wav"
-        soundfile.write(path, audio, 16000)
-        tables["wav.scp"].append(f"u{number} {path}\n")
-        tables["text"].append(f"u{number} {text}\n")
-        tables["shape"].append(f"u{number} {len(audio)}\n")
-    for name, lines in tables.items():
-        (folder / name).write_text("".join(lines))
-    config = yaml.safe_dump(CONFIG | {"token_list": VOCAB})
-    (folder / "train.yaml").write_text(config)
-    return folder
-
-
-def train(corpus, out, *options):
-    """What `python -m espnet2.bin.asr_train` does; returns the last epoch's weights."""
-    from espnet2.tasks.asr import ASRTask
-
-    espnet_hkd.register()
-    command = ["--config", str(corpus / "train.yaml"), "--output_dir", str(out)]
-    for part in ("train", "valid"):
-        for table, name, kind in (("wav.scp", "speech", "sound"), ("text",) * 3):
-            data = f"{corpus / table},{name},{kind}"
-            command += [f"--{part}_data_path_and_name_and_type", data]
-        command += [f"--{part}_shape_file", str(corpus / "shape")]
-    ASRTask.main(cmd=[*command, *options])
-    return torch.load(out / "latest.pth", weights_only=True)
+    return make_corpus(tmp_path_factory.mktemp("corpus"))
 
 
 @pytest.fixture(scope="module")

@@ -24,7 +24,7 @@ import numpy as np
 import soundfile
 
 from espnet_hkd.errors import DataError, HKDError
-from espnet_hkd.recipes.corpus import read_lines
+from espnet_hkd.files import read_table
 
 RATE = 16000  # Hz
 SETS = ("train", "dev", "test")
@@ -70,10 +70,10 @@ def tones(text: str, seconds: float = 0.2) -> np.ndarray:
 
 def read_sample(folder: Path, name: str, most: int) -> list[Utterance]:
     """Some utterances of a set of a Kaldi-style corpus, spread over it."""
-    tables = {}
-    for file in ("text", "wav.scp", "utt2spk"):
-        lines = read_lines(folder / name / file)
-        tables[file] = dict(line.split(maxsplit=1) for line in lines)
+    tables = {
+        file: read_table(folder / name / file)
+        for file in ("text", "wav.scp", "utt2spk")
+    }
     texts = list(tables["text"].items())
     return [
         Utterance(id, tables["utt2spk"][id], text, folder / tables["wav.scp"][id])

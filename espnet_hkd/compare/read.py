@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from espnet_hkd.errors import ConfigError, DataError
-from espnet_hkd.files import text_lines
+from espnet_hkd.files import read_table, text_lines
 
 UNITS = ("word", "char")
 SPACE = "<space>"
@@ -116,7 +116,7 @@ def _from_text(
     case_sensitive: bool,
 ) -> EvalSet:
     def tokens(path: Path) -> dict[str, list[str]]:
-        texts = _unique(_text(path), path)
+        texts = _table(path)
         return {id: _tokens(texts[id], unit, case_sensitive) for id in texts}
 
     references = tokens(reference)
@@ -183,17 +183,12 @@ def _from_trn(
     )
 
 
-def _text(path: Path) -> Iterator[tuple[int, str, str]]:
-    """Lines of a Kaldi file: number, id, and the rest, which may be empty."""
-    lines = text_lines(
+def _table(path: Path) -> dict[str, str]:
+    return read_table(
         path,
         wanted="lines of an utterance id, a space and a text",
         remedy="run the recipe's stages up to 12 first, or correct the path",
     )
-    for number, line in lines:
-        columns = line.split(maxsplit=1)
-        if columns:
-            yield number, columns[0], columns[1] if len(columns) == 2 else ""
 
 
 def _trn(path: Path) -> Iterator[tuple[int, str, str]]:
@@ -353,8 +348,7 @@ def _speakers(
 ) -> list[str]:
     """Speakers by a Kaldi file; `with_speaker`: the ids are ``SPEAKER-UTTERANCE``."""
     speakers = {}
-    for id, speaker in _unique(_text(path), path).items():
-        speaker = speaker.strip()
+    for id, speaker in _table(path).items():
         speakers[f"{speaker}-{id}" if with_speaker else id] = speaker
     missing = [id for id in utterances if not speakers.get(id)]
     if missing:

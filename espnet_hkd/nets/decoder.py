@@ -32,6 +32,7 @@ from espnet_hkd.checks import (
 )
 from espnet_hkd.cif import FiredTokens, WeightPredictor, integrate_and_fire
 from espnet_hkd.errors import SearchError
+from espnet_hkd.nets.void_options import DECODER
 
 # A large finite number: added up over many steps it can never become NaN.
 FORBIDDEN = -1.0e10
@@ -172,7 +173,7 @@ class CIFDecoder(AbsDecoder, BatchScorerInterface):
     ) -> None:
         super().__init__()
         size = encoder_output_size
-        check_keys("decoder_conf", unknown, CIFDecoder)
+        check_keys("decoder_conf", unknown, CIFDecoder, void=DECODER)
         check_whole("decoder_conf.num_blocks", num_blocks)
         check_whole("decoder_conf.linear_units", linear_units)
         check_whole("decoder_conf.attention_heads", attention_heads)

@@ -33,6 +33,7 @@ from espnet_hkd.checks import (
     is_whole,
 )
 from espnet_hkd.errors import ConfigError
+from espnet_hkd.nets.void_options import ENCODER
 
 
 class MaskedBatchNorm1d(torch.nn.BatchNorm1d):
@@ -124,7 +125,7 @@ class PooledConformerEncoder(AbsEncoder):
         **unknown: Any,
     ) -> None:
         super().__init__()
-        check_keys("encoder_conf", unknown, PooledConformerEncoder)
+        check_keys("encoder_conf", unknown, PooledConformerEncoder, void=ENCODER)
         for name, value in (
             ("output_size", output_size),
             ("attention_heads", attention_heads),

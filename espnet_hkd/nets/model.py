@@ -25,6 +25,7 @@ from espnet_hkd.losses import (
 from espnet_hkd.nets.decoder import CIFDecoder, DecoderOutput
 from espnet_hkd.nets.lexicon import LexiconCTC
 from espnet_hkd.nets.loading import announce_loading, check_weights
+from espnet_hkd.nets.void_options import MODEL
 
 PARENT_OPTIONS = (
     "autocast_frontend",
@@ -128,9 +129,10 @@ class CIFASRModel(ESPnetASRModel):
                 wanted="`decoder: hkd_cif_transformer`",
                 remedy="set it in the training configuration, or choose another model",
             )
-        check_keys("model_conf", options, CIFASRModel, PARENT_OPTIONS)
+        check_keys("model_conf", options, CIFASRModel, PARENT_OPTIONS, void=MODEL)
         _check_statistics(frontend, normalize)
         ctc_weight = check_number("model_conf.ctc_weight", ctc_weight, least=0)
+        _check_ctc(ctc, ctc_weight, encoder)
         super().__init__(
             vocab_size=vocab_size,
             token_list=token_list,
@@ -431,6 +433,30 @@ def _check_statistics(frontend: Any, normalize: Any) -> None:
             got=f"{mean.size(-1)} features in {normalize.stats_file}",
             wanted=f"{frontend.output_size()}, as frontend_conf says",
             remedy="collect them again: ./run.sh --stage 10",
+        )
+
+
+def _check_ctc(ctc: Any, ctc_weight: float, encoder: Any) -> None:
+    """Check options of the CTC that its loss here, torch's own, does not follow."""
+    for key, expected, why in (
+        ("ctc_type", "builtin", "the loss is torch's, summed over the batch"),
+        ("reduce", True, "the loss is summed and divided by the target tokens"),
+    ):
+        given = getattr(ctc, key, expected)
+        if given != expected:
+            raise ConfigError(
+                f"ctc_conf.{key} has no effect, because {why}",
+                got=repr(given),
+                wanted=f"{expected!r}, its default",
+                remedy=f"remove {key} from ctc_conf",
+            )
+    if ctc_weight == 0 and getattr(encoder, "interctc_use_conditioning", False):
+        raise ConfigError(
+            "encoder_conf.interctc_use_conditioning needs a CTC, whose scores are "
+            "added to inner layers",
+            got="`interctc_use_conditioning: true` and `model_conf: {ctc_weight: 0}`",
+            wanted="a ctc_weight above 0, or no conditioning",
+            remedy="change one of the two in the training configuration",
         )
 
 

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from espnet_hkd.errors import DataError
-from espnet_hkd.recipes.corpus import read_table
+from espnet_hkd.files import read_table
 
 
 def count_differences(

@@ -13,7 +13,7 @@ import yaml
 
 from espnet_hkd.border.encoders import ENCODERS, INPUT_LAYERS
 from espnet_hkd.errors import ConfigError, DataError
-from espnet_hkd.files import replace_file
+from espnet_hkd.files import read_table, replace_file
 
 POOLED = "hkd_pooled_conformer"
 DEFAULT_HOP = 128  # samples, ESPnet's default frontend
@@ -67,7 +67,7 @@ def read_config(path: Path, asr_args: str = "") -> dict:
 
     config = yaml.safe_load(path.read_text(encoding="utf-8"))
     parser = argparse.ArgumentParser(allow_abbrev=False)
-    for part in ("frontend", "encoder"):
+    for part in ("frontend", "encoder", "model"):
         parser.add_argument(f"--{part}", default=config.get(part))
         parser.add_argument(
             f"--{part}_conf",
@@ -123,11 +123,10 @@ def original(shapes: Path) -> Path:
 
 def read_shapes(stats: Path) -> tuple[list[Utterance], bool]:
     """The utterances of `train` or `valid`, and whether the data are features."""
-    tables = []
-    for name in ("speech_shape", "text_shape"):
-        lines = original(stats / name).read_text(encoding="utf-8").splitlines()
-        tables.append(dict(line.split(maxsplit=1) for line in lines))
-    sizes, texts = tables
+    sizes, texts = (
+        read_table(original(stats / name), remedy="run stage 10 again")
+        for name in ("speech_shape", "text_shape")
+    )
     utterances = [
         Utterance(id, int(sizes[id].split(",")[0]), int(text.split(",")[0]) + 1)
         for id, text in texts.items()
@@ -185,15 +184,18 @@ def leave_out(stats: Path, ids: set[str]) -> None:
             if source != shapes:
                 os.replace(source, shapes)
             continue
-        lines = source.read_text(encoding="utf-8").splitlines(keepends=True)
-        kept = [line for line in lines if line.split(maxsplit=1)[0] not in ids]
+        kept = [
+            f"{id} {shape}\n"
+            for id, shape in read_table(source).items()
+            if id not in ids
+        ]
         if source == shapes:
-            every = shapes.with_name(shapes.name + ALL)
-            replace_file(every, lambda new, old=shapes: shutil.copyfile(old, new))
-        text = "".join(kept)
-        replace_file(
-            shapes, lambda new, text=text: new.write_text(text, encoding="utf-8")
-        )
+            replace_file(
+                shapes.with_name(shapes.name + ALL),
+                lambda part, whole=shapes: shutil.copyfile(whole, part),
+            )
+        # In the order that there was, by which ESPnet may batch.
+        replace_file(shapes, lambda part, kept=kept: part.write_text("".join(kept)))
 
 
 def check(stats: Path, config: dict, long_texts: str) -> list[str]:

@@ -59,7 +59,8 @@ def read_tokens(given: str) -> list[str]:
             wanted="a whole number, at least 3, or data/*/token_list/*/tokens.txt",
             remedy="correct --tokens, or run the recipe's stage 5 first",
         )
-    return Path(given).read_text(encoding="utf-8").splitlines()
+    # Not splitlines(), which also cuts at characters that a token may be.
+    return Path(given).read_text(encoding="utf-8").rstrip("\n").split("\n")
 
 
 def build_model(config: str, tokens: list[str]) -> Any:

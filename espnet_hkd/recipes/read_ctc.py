@@ -5,8 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from espnet_hkd.errors import DataError
-from espnet_hkd.files import replace_file
-from espnet_hkd.recipes.corpus import read_table
+from espnet_hkd.files import read_table, write_table
 
 
 def read_set(model: str, data: Path, text: Path) -> None:
@@ -25,10 +24,10 @@ def read_set(model: str, data: Path, text: Path) -> None:
 
     audio = read_table(data / "wav.scp")
     recognizer = espnet_hkd.from_pretrained(model)
-    lines = [f"{id} {recognizer.read_ctc(path)}\n" for id, path in audio.items()]
+    texts = {id: recognizer.read_ctc(path) for id, path in audio.items()}
     try:
         text.parent.mkdir(parents=True, exist_ok=True)
-        replace_file(text, lambda new: new.write_text("".join(lines), encoding="utf-8"))
+        write_table(text, texts)
     except OSError as error:
         raise DataError(
             f"{text} cannot be written",

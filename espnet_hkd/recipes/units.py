@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 from espnet_hkd.errors import ConfigError, DataError
-from espnet_hkd.recipes.corpus import read_lines, read_table
+from espnet_hkd.files import read_table
+from espnet_hkd.recipes.corpus import read_lines
 from espnet_hkd.recipes.lengths import (
     FrameRate,
     Utterance,

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from espnet_hkd.errors import ConfigError, DataError
-from espnet_hkd.files import text_lines
+from espnet_hkd.files import table_rows, text_lines
 
 KEY_BYTES = 16
 
@@ -107,18 +107,13 @@ def read_transcripts(
     empty = []
     count = 0
     for path in paths:
-        for number, line in text_lines(
+        rows = text_lines if plain else table_rows
+        for number, *row in rows(
             path,
             wanted="a Kaldi text file, such as dump/raw/<set>/text",
             remedy="run the recipe's data stages first, or correct --text",
         ):
-            if plain:
-                name, text = f"{path}:{number}", line
-            else:
-                columns = line.split(maxsplit=1)
-                if not columns:
-                    continue
-                name, text = columns[0], columns[1] if len(columns) == 2 else ""
+            name, text = (f"{path}:{number}", *row) if plain else row
             count += 1
             text = canonical_text(clean(text))
             if text:

@@ -11,6 +11,9 @@ set -euo pipefail
 . "${hkd_sh}/recipe.sh"
 
 # utterance_mvn, as published: the YAML says how, and no statistics are packed.
+# GB: audio at one speed, teacher store, experiment (docs/recipes.md).
+recipe_disk="8 4 4"
+
 run_recipe AISHELL \
     --plm bert-base-chinese \
     --lang zh \

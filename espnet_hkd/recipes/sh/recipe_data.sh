@@ -33,10 +33,12 @@ store_teacher() {
 
 # prepare_as_espnet RECIPE NAME=DIR [--OPTION VALUE]...: run the data preparation of
 # ESPnet's egs2/RECIPE on the corpus that its db.sh would name, which is all there. It
-# works in a folder of its own, whose sets come here when all are made. Nothing is
-# downloaded: a corpus unpacked by hand would look incomplete to its scripts.
+# works in a folder of its own, whose sets come here when all are made and checked, their
+# audio included, which must have the rate of ${fs} or more. Nothing is downloaded: a
+# corpus unpacked by hand would look incomplete to its scripts.
 prepare_as_espnet() {
     local recipe=$1 db=$2 work each
+    local -a made
     shift 2
     work=$(realpath -m "${data_dir}")/local/${recipe}
     rm -rf "${work}"
@@ -50,8 +52,10 @@ prepare_as_espnet() {
     # Programs are on PATH already.
     touch "${work}/path.sh" "${work}/cmd.sh"
     (cd "${work}" && local/data.sh "$@")
-    for each in "${work}"/data/*/wav.scp; do
-        each=$(dirname "${each}")
+    log "Check: every table and every recording of ${recipe}, read to its end"
+    made=("${work}"/data/*/wav.scp)
+    python3 -m espnet_hkd.recipes.check_sets "${made[@]%/wav.scp}" --fs "${fs/k/000}"
+    for each in "${made[@]%/wav.scp}"; do
         rm -rf "${data_dir:?}/$(basename "${each}")"
         mv "${each}" "${data_dir}"
     done

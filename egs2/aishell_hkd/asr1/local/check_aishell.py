@@ -15,7 +15,14 @@ from collections import defaultdict
 from pathlib import Path
 
 from espnet_hkd.errors import DataError, HKDError
-from espnet_hkd.recipes.corpus import check_audio, check_path, read_lines, some
+from espnet_hkd.recipes.corpus import (
+    check_audio,
+    check_form,
+    check_id,
+    check_path,
+    read_lines,
+    some,
+)
 
 SETS = ("train", "dev", "test")
 TRANSCRIPT = Path("transcript") / "aishell_transcript_v0.8.txt"
@@ -145,9 +152,11 @@ def read_transcripts(path: Path) -> dict[str, str]:
             wanted=LAYOUT,
             remedy=FETCH,
         )
+    check_form(path)
     texts: dict[str, str] = {}
     for line in read_lines(path):
         id, _, text = line.partition(" ")
+        check_id(id)
         if id in texts or not text.strip():
             raise DataError(
                 f"{path} has {'two transcripts' if id in texts else 'no text'} of {id}",
@@ -162,6 +171,8 @@ def read_transcripts(path: Path) -> dict[str, str]:
 def check_pairs(audio: dict[str, dict[str, Path]], texts: dict[str, str]) -> None:
     """Refuse transcripts without audio, and more than a few of the reverse."""
     recorded = {id: path for each in audio.values() for id, path in each.items()}
+    for id in recorded:
+        check_id(id)
     silent = texts.keys() - recorded.keys()
     if silent:
         speakers = {path.parent.name for path in recorded.values()}

@@ -4,7 +4,7 @@
 Two layouts are read: CMU's own (etc/an4_{train,test}.transcription and wav/ with
 .sph, .wav or .flac files), whose training part is split as ESPnet's egs2/an4 does
 (the first utterances, sorted, are the dev set), and Kaldi-style sets whose wav.scp
-holds paths relative to the corpus folder. Everything is checked, audio headers
+holds paths relative to the corpus folder. Everything is checked, all of the audio
 included, before the first file is written.
 """
 
@@ -14,11 +14,19 @@ import argparse
 import re
 import sys
 from collections import defaultdict
-from dataclasses import dataclass
+from dataclasses import replace
 from pathlib import Path
 
 from espnet_hkd.errors import DataError, HKDError
-from espnet_hkd.recipes.corpus import check_audio, read_lines, some
+from espnet_hkd.files import write_table
+from espnet_hkd.recipes.check_sets import read_set
+from espnet_hkd.recipes.corpus import (
+    Utterance,
+    check_recordings,
+    check_tables,
+    read_lines,
+    some,
+)
 
 AUDIO_FOLDERS = {"train": "an4_clstk", "test": "an4test_clstk"}
 AUDIO_SUFFIXES = (".sph", ".wav", ".flac")
@@ -27,16 +35,6 @@ LAYOUTS = (
     "etc/an4_train.transcription with wav/an4_clstk (CMU's layout), "
     "or Kaldi-style sets train_nodev, train_dev, test"
 )
-
-
-@dataclass(frozen=True)
-class Utterance:
-    """One recording: its id, speaker, transcript and audio (a path or a pipe)."""
-
-    id: str
-    speaker: str
-    text: str
-    audio: str
 
 
 def get_parser() -> argparse.ArgumentParser:
@@ -155,50 +153,11 @@ def read_cmu(
     }
 
 
-def read_table(path: Path) -> dict[str, str]:
-    """A Kaldi table: id, white space, value (possibly empty)."""
-    table: dict[str, str] = {}
-    for line in read_lines(path):
-        id, *rest = line.split(maxsplit=1)
-        value = rest[0] if rest else ""
-        if id in table:
-            raise DataError(
-                f"{path} has the utterance {id} twice",
-                got=f"{table[id]!r} and {value!r}",
-                wanted="each id once",
-                remedy="remove one of them",
-            )
-        table[id] = value
-    return table
-
-
 def read_kaldi_set(root: Path, name: str) -> list[Utterance]:
     """One set of a Kaldi-style corpus; audio paths are relative to `root`."""
-    folder = root / name
-    tables = {}
-    for file in ("text", "wav.scp", "utt2spk"):
-        if not (folder / file).is_file():
-            raise DataError(
-                f"The set {folder} is not complete",
-                got=f"no file {file}",
-                wanted="text, wav.scp and utt2spk",
-                remedy="fetch the corpus again",
-            )
-        tables[file] = read_table(folder / file)
-    texts = tables["text"]
-    for file in ("wav.scp", "utt2spk"):
-        odd = texts.keys() ^ tables[file].keys()
-        if odd:
-            raise DataError(
-                f"text and {file} of {folder} name different utterances: the set is "
-                "not complete",
-                got=f"only in one of them: {some(odd)}",
-                wanted="the same ids in both",
-                remedy="fetch the corpus again",
-            )
     return [
-        Utterance(id, tables["utt2spk"][id], texts[id], locate(root, audio))
-        for id, audio in sorted(tables["wav.scp"].items())
+        replace(each, audio=locate(root, each.audio))
+        for each in sorted(read_set(root / name), key=lambda each: each.id)
     ]
 
 
@@ -207,22 +166,8 @@ def locate(root: Path, audio: str) -> str:
     return audio if audio.endswith("|") else str((root / audio).resolve())
 
 
-def check_utterances(utterances: list[Utterance], fs: int) -> None:
-    """Refuse what would fail, or do harm unseen, many stages later."""
-    for utterance in utterances:
-        if not utterance.text.strip():
-            raise DataError(
-                f"The transcript of {utterance.id} is empty",
-                got=repr(utterance.text),
-                wanted="words",
-                remedy="write down what is said, or remove the utterance",
-            )
-        if not utterance.audio.endswith("|"):
-            check_audio(utterance.id, utterance.audio, fs)
-
-
 def write_set(folder: Path, utterances: list[Utterance]) -> None:
-    """The four files of a Kaldi-style set, sorted bytewise as LC_ALL=C sorts."""
+    """The four files of a Kaldi-style set."""
     speakers = defaultdict(list)
     for utterance in utterances:
         speakers[utterance.speaker].append(utterance.id)
@@ -234,8 +179,7 @@ def write_set(folder: Path, utterances: list[Utterance]) -> None:
     }
     folder.mkdir(parents=True, exist_ok=True)
     for name, table in tables.items():
-        lines = [f"{key} {table[key]}\n" for key in sorted(table)]
-        (folder / name).write_text("".join(lines), encoding="utf-8")
+        write_table(folder / name, table)
 
 
 def words_never_seen(sets: dict[str, list[Utterance]]) -> dict[str, list[str]]:
@@ -268,8 +212,10 @@ def prepare(
         found = read_cmu(root, ndev, skip_untranscribed=skip_untranscribed)
     else:
         found = {name: read_kaldi_set(root, name) for name in sets}
-    for utterances in found.values():
-        check_utterances(utterances, fs)
+    for name, utterances in found.items():
+        for note in check_tables(utterances):
+            print(f"{name}: {note}")
+        check_recordings([(each.id, each.audio) for each in utterances], fs)
     for name, utterances in found.items():
         write_set(out / name, utterances)
     return found

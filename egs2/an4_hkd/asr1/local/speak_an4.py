@@ -22,6 +22,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from espnet_hkd.errors import DataError, HKDError
+from espnet_hkd.files import read_table
 
 
 def words(text: str) -> tuple[str, ...]:
@@ -275,8 +276,7 @@ def add_real(out: Path, real: Path) -> None:
         target = "test_real" if source == "test" else source
         (out / target).mkdir(exist_ok=True)
         for file in ("text", "wav.scp", "utt2spk"):
-            lines = (real / source / file).read_text(encoding="utf-8").splitlines()
-            rows = [tuple(line.split(maxsplit=1)) for line in lines]
+            rows = list(read_table(real / source / file).items())
             append_rows(out / target / file, rows)
 
 

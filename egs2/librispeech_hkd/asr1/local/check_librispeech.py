@@ -17,7 +17,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from espnet_hkd.errors import DataError, HKDError
-from espnet_hkd.recipes.corpus import check_audio, check_path, read_lines, some
+from espnet_hkd.recipes.corpus import (
+    check_audio,
+    check_form,
+    check_id,
+    check_path,
+    read_lines,
+    some,
+)
 
 PARTS = ("dev-clean", "dev-other", "test-clean", "test-other", "train-clean-100")
 LAYOUT = "LibriSpeech/PART/READER/CHAPTER/*.flac with READER-CHAPTER.trans.txt"
@@ -172,9 +179,11 @@ def read_chapter(folder: Path, part: str) -> Chapter:
             wanted=source.name,
             remedy=fetch(part),
         )
+    check_form(source)
     texts: dict[str, str] = {}
     for line in read_lines(source):
         id, _, text = line.partition(" ")
+        check_id(id)
         if id in texts or not text.strip() or not id.startswith(f"{name}-"):
             raise DataError(
                 f"{source} has a line that cannot be used",
@@ -191,6 +200,8 @@ def read_chapter(folder: Path, part: str) -> Chapter:
             remedy=fetch(part),
         )
     audio = {path.stem: path for path in sorted(folder.glob("*.flac"))}
+    for id in audio:
+        check_id(id)
     return Chapter(folder, audio, texts)
 
 

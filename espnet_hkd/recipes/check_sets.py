@@ -1,0 +1,102 @@
+"""Check Kaldi-style sets as all recipes do in stage 1: everything, audio included.
+
+    python -m espnet_hkd.recipes.check_sets data/train data/dev data/test --fs 16000
+
+Every recording is read to its end, by as many threads as there are cores.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Iterable
+from pathlib import Path
+
+from espnet_hkd.errors import DataError, HKDError
+from espnet_hkd.files import read_table
+from espnet_hkd.recipes.corpus import (
+    Utterance,
+    check_form,
+    check_recordings,
+    check_tables,
+    some,
+)
+
+TABLES = ("text", "wav.scp", "utt2spk")
+
+
+def get_parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        description=__doc__.partition("\n")[0],
+        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+    )
+    parser.add_argument("sets", nargs="+", type=Path, help="folders with text, wav.scp")
+    parser.add_argument("--fs", type=int, default=16000, help="wanted sampling rate")
+    return parser
+
+
+def read_set(folder: Path) -> list[Utterance]:
+    """The utterances of a set, in the order of its wav.scp.
+
+    Raises:
+        DataError: A table is missing, or the tables name different utterances.
+    """
+    tables = {}
+    for file in TABLES:
+        if not (folder / file).is_file():
+            raise DataError(
+                f"The set {folder} is not complete",
+                got=f"no file {file}",
+                wanted=", ".join(TABLES),
+                remedy="fetch the corpus again",
+            )
+        tables[file] = read_table(folder / file)
+    texts = tables["text"]
+    for file in TABLES[1:]:
+        odd = texts.keys() ^ tables[file].keys()
+        if odd:
+            raise DataError(
+                f"text and {file} of {folder} name different utterances: the set is "
+                "not complete",
+                got=f"only in one of them: {some(odd)}",
+                wanted="the same ids in both",
+                remedy="fetch the corpus again",
+            )
+    return [
+        Utterance(id, tables["utt2spk"][id], texts[id], audio)
+        for id, audio in tables["wav.scp"].items()
+    ]
+
+
+def check(folders: Iterable[Path], fs: int = 16000) -> list[str]:
+    """Check sets; what is worth knowing of them, line by line.
+
+    A recording that is in several sets is read once.
+
+    Raises:
+        DataError: Something would fail, or do harm unseen, many stages later.
+    """
+    notes, recordings = [], {}
+    for folder in folders:
+        utterances = read_set(folder)
+        for file in TABLES:
+            check_form(folder / file)
+        notes += [f"{folder}: {note}" for note in check_tables(utterances)]
+        recordings |= {each.audio: each.id for each in utterances}
+    check_recordings([(id, audio) for audio, id in recordings.items()], fs)
+    return notes
+
+
+def main(argv: list[str] | None = None) -> int:
+    args = get_parser().parse_args(argv)
+    try:
+        for note in check(args.sets, args.fs):
+            print(note)
+    except HKDError as error:
+        print(f"check_sets: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
