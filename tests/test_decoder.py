@@ -50,7 +50,8 @@ def count_fired(decoder, hidden):
 
 
 def labels_of(hypothesis):
-    return hypothesis.yseq[1:-1].tolist()
+    """As `asr_inference` reads them: without blanks."""
+    return [token for token in hypothesis.yseq[1:-1].tolist() if token != 0]
 
 
 @torch.no_grad()
@@ -58,7 +59,7 @@ def teacher_forced_score(decoder, hidden, labels, fired):
     """Sum of the log probabilities of the F tokens, in one pass."""
     tokens = [*labels, EOS][:fired]
     states = decoder.fire(hidden[None], torch.tensor([len(hidden)])).states
-    logits, _ = decoder.name_tokens(states, torch.tensor([[EOS, *tokens]])[:, :-1])
+    logits, _ = decoder.forward_tokens(states, torch.tensor([[EOS, *tokens]])[:, :-1])
     logp = logits[0].log_softmax(-1)
     return float(logp[torch.arange(fired), torch.tensor(tokens)].sum())
 
@@ -72,7 +73,9 @@ def test_beam_of_one_equals_greedy_by_hand():
     assert fired > 3
     tokens = [EOS]
     for step in range(fired):
-        logits, _ = decoder.name_tokens(states[:, : step + 1], torch.tensor([tokens]))
+        logits, _ = decoder.forward_tokens(
+            states[:, : step + 1], torch.tensor([tokens])
+        )
         logp = logits[0, -1].log_softmax(-1)
         logp[[0, 1]] = -torch.inf
         if step < fired - 1:
@@ -80,7 +83,7 @@ def test_beam_of_one_equals_greedy_by_hand():
         tokens.append(int(logp.argmax()))
     if tokens[-1] != EOS:
         tokens.append(EOS)
-    best = make_search(decoder, beam=1)(hidden, maxlenratio=-40)[0]
+    best = make_search(decoder, beam=1)(hidden)[0]
     assert best.yseq.tolist() == tokens
 
 
@@ -89,7 +92,7 @@ def test_scores_equal_the_teacher_forced_pass(beam):
     decoder = make_decoder()
     (hidden,) = encoder_output(31)
     fired = count_fired(decoder, hidden)
-    hypotheses = make_search(decoder, beam=beam)(hidden, maxlenratio=-50)
+    hypotheses = make_search(decoder, beam=beam)(hidden)
     possible = [h for h in hypotheses if h.score > -1e8]
     assert len(possible) >= min(beam, 2)
     for hypothesis in possible:
@@ -114,7 +117,7 @@ def test_batch_of_utterances_gives_the_hypotheses_of_each_alone(options):
     decoder = make_decoder()
     utterances = encoder_output(31, 9, 20, 14)
     search = make_search(decoder, **options)
-    alone = [search(hidden, maxlenratio=-50) for hidden in utterances]
+    alone = [search(hidden) for hidden in utterances]
     padded = torch.nn.utils.rnn.pad_sequence(utterances, batch_first=True)
     for row, hidden in enumerate(utterances):
         padded[row, len(hidden) :] = torch.nan
@@ -122,7 +125,7 @@ def test_batch_of_utterances_gives_the_hypotheses_of_each_alone(options):
     if "ctc_weight" in options:
         # ESPnet's own CTC scorer reads padding, so that NaN is for the decoder alone.
         padded = padded.nan_to_num(7.0)
-    together = search(padded, x_lengths=lengths, maxlenratio=-50)
+    together = search(padded, x_lengths=lengths)
     for one, other in zip(alone, together, strict=True):
         assert labels_of(one[0]) == labels_of(other[0])
         assert float(one[0].score) == pytest.approx(float(other[0].score), abs=1e-4)
@@ -134,23 +137,68 @@ def test_length_follows_from_the_firings_whatever_the_other_scorers_want(
     penalty, ctc_weight
 ):
     decoder = make_decoder()
-    for hidden in encoder_output(31, 9, 4, 1):
+    for hidden in encoder_output(31, 9, 4):
         fired = count_fired(decoder, hidden)
         search = make_search(
             decoder, penalty=penalty, ctc_weight=ctc_weight, lm_weight=0.5
         )
-        best = search(hidden, maxlenratio=-50)[0]
+        best = search(hidden)[0]
         assert len(labels_of(best)) in (max(fired - 1, 0), fired)
         assert best.yseq[-1] == EOS
         assert float(best.score) > -1e8
+
+
+@pytest.mark.parametrize("count_search", [0, 1])
+@pytest.mark.parametrize("beam", [1, 5, 20])
+@pytest.mark.parametrize("ctc_weight", [0.0, 0.3, 0.7])
+def test_espnets_search_ends_three_steps_after_the_last_token_at_most(
+    ctc_weight, beam, count_search
+):
+    decoder = make_decoder(count_search=count_search)
+    utterances = encoder_output(31, 9, 20)
+    steps = []
+    batch_score = decoder.batch_score
+    decoder.batch_score = lambda ys, *args, **kwargs: (
+        steps.append(ys.size(1)) or batch_score(ys, *args, **kwargs)
+    )
+    search = make_search(decoder, beam=beam, ctc_weight=ctc_weight)
+    for hidden in utterances:
+        steps.clear()
+        search(hidden, maxlenratio=0.0)
+        # Those whose end has no firing of its own, those that fill the beam of a
+        # search that cannot be told to stop, and the end of these.
+        assert len(steps) <= count_fired(decoder, hidden) + count_search + 3
+    steps.clear()
+    padded = torch.nn.utils.rnn.pad_sequence(utterances, batch_first=True)
+    search(padded, x_lengths=torch.tensor([31, 9, 20]), maxlenratio=0.0)
+    most = max(count_fired(decoder, hidden) for hidden in utterances)
+    assert len(steps) <= most + count_search + 3
+
+
+@pytest.mark.parametrize("maxlenratio", [0.0, 3.0])
+@pytest.mark.parametrize("ctc_weight", [0.0, 0.3, 0.7])
+@pytest.mark.parametrize("initial_weight", [0.001, 0.4, 0.99])
+def test_utterances_of_a_frame_or_two_end_once(initial_weight, ctc_weight, maxlenratio):
+    decoder = make_decoder(initial_weight=initial_weight)
+    search = make_search(decoder, beam=5, ctc_weight=ctc_weight)
+    utterances = encoder_output(1, 2, 2, 1)
+    padded = torch.nn.utils.rnn.pad_sequence(utterances, batch_first=True)
+    lengths = torch.tensor([1, 2, 2, 1])
+    together = search(padded, x_lengths=lengths, maxlenratio=maxlenratio)
+    for hidden, ranked in zip(utterances, together, strict=True):
+        fired = count_fired(decoder, hidden)
+        alone = search(hidden, maxlenratio=maxlenratio)
+        for best in (alone[0], ranked[0]):
+            assert EOS not in labels_of(best)
+            assert len(labels_of(best)) in (max(fired - 1, 0), fired)
 
 
 def test_nothing_fired_gives_an_empty_hypothesis_of_score_zero():
     decoder = make_decoder(initial_weight=0.001)
     (hidden,) = encoder_output(12)
     assert count_fired(decoder, hidden) == 0
-    best = make_search(decoder)(hidden, maxlenratio=-20)[0]
-    assert labels_of(best) == []
+    best = make_search(decoder)(hidden)[0]
+    assert best.yseq.tolist() == [EOS, EOS]
     assert float(best.score) == 0.0
 
 
@@ -161,7 +209,7 @@ def test_early_eos_admits_shorter_hypotheses():
         decoder = make_decoder(early_eos=early_eos)
         with torch.no_grad():
             decoder.output_layer.weight[EOS] = decoder.output_layer.weight.sum(0)
-        hypotheses = make_search(decoder, beam=20)(hidden, maxlenratio=-50)
+        hypotheses = make_search(decoder, beam=20)(hidden)
         lengths[early_eos] = {len(labels_of(h)) for h in hypotheses if h.score > -1e8}
     fired = count_fired(make_decoder(), hidden)
     assert lengths[False] <= {fired - 1, fired}
@@ -183,7 +231,7 @@ def mixture_score(decoder, hidden, labels, reach):
             continue
         fired = decoder.fire(hidden[None], lengths, targets=count[None])
         ys_in = torch.tensor([[EOS, *tokens[:-1]]])
-        logits, _ = decoder.name_tokens(fired.states[:, :count], ys_in)
+        logits, _ = decoder.forward_tokens(fired.states[:, :count], ys_in)
         logp = logits[0].log_softmax(-1)
         terms.append(weight + logp[range(int(count)), tokens].sum())
     return float(torch.stack(terms).logsumexp(0))
@@ -193,7 +241,7 @@ def mixture_score(decoder, hidden, labels, reach):
 def test_count_search_scores_the_mixture_over_counts(reach):
     decoder = make_decoder(count_search=reach, count_penalty=0.5)
     for hidden in encoder_output(31, 20):
-        hypotheses = make_search(decoder, beam=8)(hidden, maxlenratio=-60)
+        hypotheses = make_search(decoder, beam=8)(hidden)
         lengths = {len(labels_of(h)) for h in hypotheses[:8]}
         assert len(lengths) > 1
         for hypothesis in hypotheses[:8]:
@@ -207,9 +255,9 @@ def test_count_search_with_batch_mates_finds_the_same():
     padded = torch.nn.utils.rnn.pad_sequence(inputs, batch_first=True)
     lengths = torch.tensor([len(hidden) for hidden in inputs])
     search = make_search(decoder, ctc_weight=0.3)
-    together = search(padded, x_lengths=lengths, maxlenratio=-60)
+    together = search(padded, x_lengths=lengths)
     for hidden, ranked in zip(inputs, together, strict=True):
-        alone = search(hidden, maxlenratio=-60)[0]
+        alone = search(hidden)[0]
         assert labels_of(ranked[0]) == labels_of(alone)
         assert float(ranked[0].score) == pytest.approx(float(alone.score), abs=1e-4)
 
@@ -219,13 +267,13 @@ def test_count_search_keeps_the_count_that_a_high_penalty_dictates():
     decoder = make_decoder(count_search=2, count_penalty=1e4)
     fired = decoder.fire(hidden[None], torch.tensor([len(hidden)]))
     nearest = int(fired.mass[0].round())
-    best = make_search(decoder)(hidden, maxlenratio=-60)[0]
+    best = make_search(decoder)(hidden)[0]
     assert len(labels_of(best)) in (nearest - 1, nearest)
 
 
 def test_count_search_leaves_silence_empty():
     decoder = make_decoder(initial_weight=0.001, count_search=2, count_penalty=0.0)
-    best = make_search(decoder)(encoder_output(12)[0], maxlenratio=-20)[0]
+    best = make_search(decoder)(encoder_output(12)[0])[0]
     assert labels_of(best) == []
     assert float(best.score) == pytest.approx(0.0, abs=1e-6)
 
@@ -249,7 +297,7 @@ def test_one_step_computes_one_position():
         layer.self_attn.linear_k.register_forward_hook(
             lambda module, inputs, output: positions.append(inputs[0].size(1))
         )
-    make_search(decoder)(hidden, maxlenratio=-60)
+    make_search(decoder)(hidden)
     assert len(positions) >= 2 * len(decoder.layers)
     assert set(positions) == {1}
 
@@ -262,7 +310,7 @@ def test_fires_once_per_utterance(count_search):
         lambda module, inputs, output: calls.append(inputs[0].size(0))
     )
     padded = torch.nn.utils.rnn.pad_sequence(encoder_output(20, 14), batch_first=True)
-    make_search(decoder)(padded, x_lengths=torch.tensor([20, 14]), maxlenratio=-60)
+    make_search(decoder)(padded, x_lengths=torch.tensor([20, 14]))
     assert calls == [2]
 
 
@@ -339,7 +387,7 @@ def test_a_wrong_option_is_named(conf, named):
 def test_the_ends_of_the_ranges_decode(tail, threshold):
     decoder = make_decoder(tail=tail, threshold=threshold)
     (hidden,) = encoder_output(23)
-    best = make_search(decoder)(hidden, maxlenratio=-40)[0]
+    best = make_search(decoder)(hidden)[0]
     fired = count_fired(decoder, hidden)
     assert len(labels_of(best)) in (fired - 1, fired)
     mass = float(decoder.weight_predictor(hidden[None], torch.tensor([23])).sum())
@@ -350,8 +398,8 @@ def test_the_ends_of_the_ranges_decode(tail, threshold):
 def test_half_precision_decodes_as_float32():
     decoder = make_decoder()
     (hidden,) = encoder_output(31)
-    full = make_search(decoder)(hidden, maxlenratio=-50)[0]
+    full = make_search(decoder)(hidden)[0]
     half = make_decoder().to(torch.bfloat16)
     search = make_search(half).to(dtype=torch.bfloat16)
-    lowered = search(hidden.to(torch.bfloat16), maxlenratio=-50)[0]
+    lowered = search(hidden.to(torch.bfloat16))[0]
     assert len(lowered.yseq) == len(full.yseq)

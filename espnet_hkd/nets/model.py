@@ -232,7 +232,7 @@ class CIFASRModel(ESPnetASRModel):
         hidden, inner, lengths = self._encode_layers(speech, speech_lengths)
         ys_in, ys_out = self.add_sos_eos(text, text_lengths)
         targets = text_lengths + 1
-        output = self.decoder.teach(hidden, lengths, ys_in, targets)
+        output = self.decoder.teacher_forced(hidden, lengths, ys_in, targets)
         valid = ys_out != self.ignore_id
 
         att = label_smoothed_cross_entropy(

@@ -107,7 +107,7 @@ def firings_of_batch(model: Any, batch: dict[str, Any]) -> list[Firing]:
     states = torch.nn.functional.pad(
         fired.states, (0, 0, 0, width - fired.states.size(1))
     )
-    best = decoder.name_tokens(states, ys_in)[0].argmax(-1)
+    best = decoder.forward_tokens(states, ys_in)[0].argmax(-1)
     firings = []
     for row, (frames, count) in enumerate(
         zip(lengths.tolist(), fired.lengths.tolist(), strict=True)

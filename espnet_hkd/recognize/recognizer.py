@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import logging
+import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -12,18 +12,18 @@ import numpy as np
 import torch
 
 from espnet_hkd.checks import is_number, is_whole
-from espnet_hkd.cif import FiredTokens
 from espnet_hkd.errors import CheckpointError, ConfigError, DataError, SearchError
+from espnet_hkd.nets.scoring import ScoringOptions
 from espnet_hkd.pretrained.packed import check_classes, open_packed
+from espnet_hkd.recognize.search import Hypothesis, SearchWeights, beam_search
+from espnet_hkd.recognize.times import Stretch, time_tokens
 from espnet_hkd.speech.audio import check_file, cut_at_silences, load_audio
-from espnet_hkd.speech.records import Firing, TokenTime, Transcript
+from espnet_hkd.speech.records import Firing, Transcript
 
 logger = logging.getLogger(__name__)
 
 LONGEST_PIECE = 30.0  # seconds
-# A hypothesis with a forbidden step (decoder.FORBIDDEN) is no hypothesis: ESPnet's
-# search fills its beam with such when fewer are possible.
-IMPOSSIBLE = -1.0e8
+LANGUAGE_MODELS = {"lm": "a language model", "ngram": "an n-gram model"}
 
 
 class _Piece(NamedTuple):
@@ -33,6 +33,16 @@ class _Piece(NamedTuple):
     offset: float
     samples: int
     hidden: Any
+
+
+class _Options(NamedTuple):
+    """What one call asks for, checked and filled in."""
+
+    beam: int
+    nbest: int
+    weights: SearchWeights
+    scoring: ScoringOptions
+    batch_seconds: float
 
 
 class Recognizer:
@@ -84,6 +94,8 @@ class Recognizer:
         self._converter = stock.converter
         self._tokenizer = stock.tokenizer
         self._kept = kept
+        self._lock = threading.Lock()
+        self._lms: dict[str, Any] = {}
         self._inference_conf = (
             getattr(stock.asr_train_args, "inference_conf", None) or {}
         )
@@ -116,6 +128,8 @@ class Recognizer:
         beam: int = 10,
         nbest: int = 1,
         ctc_weight: float | None = None,
+        lm_weight: float | None = None,
+        ngram_weight: float | None = None,
         tail: float | None = None,
         early_eos: bool | None = None,
         batch_seconds: float = 60.0,
@@ -133,6 +147,9 @@ class Recognizer:
             nbest: Transcripts per recording.
             ctc_weight: Share of the CTC scores, in [0, 1); None: what was packed
                 with the model, else 0.
+            lm_weight: Weight of the packed language model's scores; None: what was
+                packed, 0 where no language model was.
+            ngram_weight: The same for a packed n-gram model.
             tail: Residual weight above which the end fires once more; None: the
                 model's.
             early_eos: Allow end-of-sentence before the last firing; None: the model's.
@@ -143,19 +160,26 @@ class Recognizer:
             of up to nbest Transcripts for each, best first.
         """
         recordings = list(audio) if isinstance(audio, list | tuple) else [audio]
-        ctc_weight = self._options(beam, nbest, ctc_weight, tail, batch_seconds)
+        options = self._options(
+            beam=beam,
+            nbest=nbest,
+            ctc_weight=ctc_weight,
+            lm_weight=lm_weight,
+            ngram_weight=ngram_weight,
+            tail=tail,
+            early_eos=early_eos,
+            batch_seconds=batch_seconds,
+        )
         # Before an hour's work on those that come first.
         for recording in recordings:
             if isinstance(recording, str | Path):
                 check_file(Path(recording))
-        search = self._search(beam, ctc_weight)
         pieces = [
             piece
             for number, recording in enumerate(recordings)
             for piece in self._encode(number, recording, sample_rate)
         ]
-        with self._override(tail=tail, early_eos=early_eos):
-            found = self._decode(pieces, search, nbest, batch_seconds)
+        found = self._decode(pieces, options)
         results = [
             _join([found[i] for i, p in enumerate(pieces) if p.recording == number])
             for number in range(len(recordings))
@@ -172,14 +196,15 @@ class Recognizer:
         samples, hidden = self._encode_whole(audio, sample_rate)
         decoder = self.model.decoder
         lengths = torch.tensor([len(hidden)], device=hidden.device)
-        weights = decoder.weight_predictor(hidden[None], lengths)[0]
+        weights = decoder.predict_weights(hidden[None], lengths)[0]
         fired = decoder.fire(hidden[None], lengths)
-        search = self._search(1, 0.0)
-        # As many names as there are firings.
-        with self._override(count_search=0):
-            hypothesis = search(x=hidden, maxlenratio=-(len(hidden) + 2.0))[0]
         count = int(fired.lengths[0])
-        symbols = [self.model.token_list[i] for i in hypothesis.yseq[1:].tolist()]
+        # As many names as there are firings.
+        scoring = decoder.options._replace(count_search=0)
+        options = _Options(1, 1, SearchWeights(1.0, 0.0, {}), scoring, 1.0)
+        best = self._search([hidden], options)[0][0]
+        ids = [*best.tokens, self.model.eos]
+        symbols = [self.model.token_list[i] for i in ids]
         feats, _ = self._features(samples)
         return Firing(
             weights.float().cpu().numpy(),
@@ -219,15 +244,25 @@ class Recognizer:
 
     def _options(
         self,
+        *,
         beam: Any,
         nbest: Any,
         ctc_weight: Any,
+        lm_weight: Any,
+        ngram_weight: Any,
         tail: Any,
+        early_eos: Any,
         batch_seconds: Any,
-    ) -> float:
-        """Check the options of a call and fill in the packed CTC weight."""
+    ) -> _Options:
+        """Check the options of a call and fill in those that were packed."""
+        packed = self._inference_conf
         if ctc_weight is None:
-            ctc_weight = self._inference_conf.get("ctc_weight", 0.0)
+            ctc_weight = packed.get("ctc_weight", 0.0)
+        others = {"lm": lm_weight, "ngram": ngram_weight}
+        for name, value in others.items():
+            if value is None:
+                value = packed.get(f"{name}_weight", 0.0) if name in self._lms else 0.0
+                others[name] = value
         for name, value, good, wanted in (
             ("beam", beam, is_whole(beam) and beam >= 1, "a whole number above 0"),
             (
@@ -242,11 +277,26 @@ class Recognizer:
                 is_number(ctc_weight) and 0 <= ctc_weight < 1,
                 "a number in [0, 1)",
             ),
+            *(
+                (
+                    f"{name}_weight",
+                    value,
+                    is_number(value) and 0 <= value < float("inf"),
+                    "a number from 0 on, or None for the packed one",
+                )
+                for name, value in others.items()
+            ),
             (
                 "tail",
                 tail,
                 tail is None or (is_number(tail) and 0 <= tail <= 1),
                 "a number in [0, 1], or None for the model's",
+            ),
+            (
+                "early_eos",
+                early_eos,
+                early_eos is None or isinstance(early_eos, bool),
+                "true, false, or None for the model's",
             ),
             (
                 "batch_seconds",
@@ -262,6 +312,17 @@ class Recognizer:
                     wanted=wanted,
                     remedy=f"call again with another {name}",
                 )
+        self._check_scorers(ctc_weight, others)
+        scoring = self.model.decoder.options
+        if tail is not None:
+            scoring = scoring._replace(tail=float(tail))
+        if early_eos is not None:
+            scoring = scoring._replace(early_eos=early_eos)
+        weights = SearchWeights(1.0 - ctc_weight, float(ctc_weight), others)
+        beam = min(beam, len(self.model.token_list))
+        return _Options(beam, nbest, weights, scoring, float(batch_seconds))
+
+    def _check_scorers(self, ctc_weight: float, others: dict[str, float]) -> None:
         if ctc_weight > 0 and self.model.ctc_weight == 0:
             raise SearchError(
                 "CTC scores are asked for and the model has no CTC",
@@ -269,41 +330,16 @@ class Recognizer:
                 wanted="ctc_weight 0",
                 remedy="call again with ctc_weight=0",
             )
-        return float(ctc_weight)
-
-    def _search(self, beam: int, ctc_weight: float) -> Any:
-        from espnet2.legacy.nets.batch_beam_search import BatchBeamSearch
-        from espnet2.legacy.nets.scorers.ctc import CTCPrefixScorer
-
-        model = self.model
-        scorers = {"decoder": model.decoder}
-        if ctc_weight > 0:
-            scorers["ctc"] = CTCPrefixScorer(ctc=model.ctc, eos=model.eos)
-        search = BatchBeamSearch(
-            beam_size=min(beam, len(model.token_list)),
-            weights={"decoder": 1.0 - ctc_weight, "ctc": ctc_weight},
-            scorers=scorers,
-            sos=model.sos,
-            eos=model.eos,
-            vocab_size=len(model.token_list),
-            # ESPnet would log every hypothesis.
-            token_list=None,  # type: ignore[arg-type]
-            pre_beam_score_key="full",
-        )
-        return search.to(device=self.device).eval()
-
-    @contextmanager
-    def _override(self, **options: Any) -> Iterator[None]:
-        """Set the decoder's options for one call; None: as they are."""
-        decoder = self.model.decoder
-        before = {name: getattr(decoder, name) for name in options}
-        for name, value in options.items():
-            setattr(decoder, name, before[name] if value is None else value)
-        try:
-            yield
-        finally:
-            for name, value in before.items():
-                setattr(decoder, name, value)
+        for name, value in others.items():
+            if value > 0 and name not in self._lms:
+                raise SearchError(
+                    f"{LANGUAGE_MODELS[name]} is asked for and none is packed with the "
+                    "model",
+                    got=f"{name}_weight {value}",
+                    wanted=f"{name}_weight 0",
+                    remedy="pack it beside the acoustic model, or call again with "
+                    f"{name}_weight=0",
+                )
 
     def _encode(
         self, number: int, audio: Any, sample_rate: int | None
@@ -353,7 +389,9 @@ class Recognizer:
         speech = torch.from_numpy(samples).to(self.device)[None]
         lengths = torch.tensor([len(samples)], device=self.device)
         try:
-            hidden, hidden_lengths = self.model.encode(speech, lengths)
+            # ESPnet's modules keep values in themselves while they compute.
+            with self._lock:
+                hidden, hidden_lengths = self.model.encode(speech, lengths)
         except TooShortUttError:
             return None
         return hidden[0, : int(hidden_lengths[0])] if len(hidden[0]) else None
@@ -365,7 +403,8 @@ class Recognizer:
     def _features(self, samples: np.ndarray) -> tuple[torch.Tensor, torch.Tensor]:
         speech = torch.from_numpy(samples).to(self.device)[None]
         lengths = torch.tensor([len(samples)], device=self.device)
-        return self.model._extract_feats(speech, lengths)
+        with self._lock:
+            return self.model._extract_feats(speech, lengths)
 
     @torch.no_grad()
     def _measure_frame(self) -> float:
@@ -378,80 +417,63 @@ class Recognizer:
         return factor * 10.0 / (feats.size(1) - 1)
 
     def _decode(
-        self, pieces: list[_Piece], search: Any, nbest: int, batch_seconds: float
+        self, pieces: list[_Piece], options: _Options
     ) -> list[list[Transcript]]:
         """Search all pieces, those of similar length together."""
         found: list[list[Transcript]] = [[Transcript("", 0.0, [])] for _ in pieces]
         todo = [i for i, piece in enumerate(pieces) if piece.hidden is not None]
         todo.sort(key=lambda i: len(pieces[i].hidden), reverse=True)
-        most = batch_seconds / self.frame_seconds
+        most = options.batch_seconds / self.frame_seconds
         while todo:
             longest = len(pieces[todo[0]].hidden)
             batch = todo[: max(1, int(most // longest))]
             todo = todo[len(batch) :]
-            hypotheses = self._search_batch([pieces[i].hidden for i in batch], search)
+            hypotheses = self._search([pieces[i].hidden for i in batch], options)
             for i, ranked in zip(batch, hypotheses, strict=True):
-                found[i] = self._transcripts(pieces[i], ranked[:nbest])
+                found[i] = [
+                    self._transcript(pieces[i], hypothesis, options)
+                    for hypothesis in ranked[: options.nbest]
+                ]
         return found
 
-    @staticmethod
-    def _search_batch(hidden: list[torch.Tensor], search: Any) -> list[list[Any]]:
-        """Ranked hypotheses of each piece (T, D), without impossible ones."""
+    def _search(
+        self, hidden: list[torch.Tensor], options: _Options
+    ) -> list[list[Hypothesis]]:
+        """Ranked hypotheses of each piece (T, D)."""
+        model = self.model
         padded = torch.nn.utils.rnn.pad_sequence(hidden, batch_first=True)
         lengths = torch.tensor([len(h) for h in hidden], device=padded.device)
-        # Two steps more than any utterance can need: at ESPnet's own limit of T
-        # steps a second end-of-sentence would be appended.
-        limit = -(padded.size(1) + 3.0)
-        if len(hidden) == 1:
-            ranked = [search(x=hidden[0], maxlenratio=limit)]
-        else:
-            ranked = search(x=padded, x_lengths=lengths, maxlenratio=limit)
-        return [[h for h in hyps if h.score > IMPOSSIBLE] for hyps in ranked]
+        return beam_search(
+            model.decoder,
+            padded,
+            lengths,
+            sos=model.sos,
+            beam=options.beam,
+            options=options.scoring,
+            weights=options.weights,
+            ctc_logp=model.ctc.log_softmax(padded) if options.weights.ctc else None,
+            others=self._lms,
+            lock=self._lock,
+        )
 
-    def _transcripts(self, piece: _Piece, ranked: list[Any]) -> list[Transcript]:
-        """Text, times and confidences of a piece's hypotheses."""
-        searched = self.model.decoder.count_search > 0
-        transcripts = []
-        for hypothesis in ranked:
-            ids = hypothesis.yseq[1:-1].tolist()
-            symbols = self._converter.ids2tokens(ids)
-            text = self._text(symbols)
-            # Where counts are searched, the count that names the tokens with their end.
-            fired = self._fire(piece.hidden, len(ids) + 1 if searched else None)
-            times = self._times(fired, piece)
-            confidences = self._confidences(fired.states[:, : len(ids)], ids)
-            starts = [piece.offset, *times]
-            tokens = [
-                TokenTime(*token)
-                for token in zip(symbols, starts, times, confidences, strict=False)
-            ]
-            transcripts.append(Transcript(text, float(hypothesis.score), tokens))
-        return transcripts
+    def _transcript(
+        self, piece: _Piece, hypothesis: Hypothesis, options: _Options
+    ) -> Transcript:
+        """Text, times and confidences of a piece's hypothesis."""
+        ids = hypothesis.tokens
+        symbols = self._converter.ids2tokens(ids)
+        stretch = Stretch(
+            piece.offset, piece.samples / self.sample_rate, self.frame_seconds
+        )
+        tokens = time_tokens(
+            self.model, piece.hidden, ids, symbols, stretch, options.scoring
+        )
+        return Transcript(self._text(symbols), hypothesis.score, tokens)
 
     def _text(self, symbols: list[str]) -> str:
         if self._tokenizer is None:
             return " ".join(symbols)
         return self._tokenizer.tokens2text(symbols)
-
-    def _fire(self, hidden: torch.Tensor, count: int | None = None) -> FiredTokens:
-        """Fire what the weights say, or this count, from hidden (T, D)."""
-        targets = None if count is None else torch.tensor([count], device=hidden.device)
-        length = torch.tensor([len(hidden)], device=hidden.device)
-        return self.model.decoder.fire(hidden[None], length, targets=targets)
-
-    def _times(self, fired: FiredTokens, piece: _Piece) -> list[float]:
-        """Ends of the tokens in the recording, in seconds."""
-        last = piece.samples / self.sample_rate
-        ends = fired.ends[0, : int(fired.lengths[0])].tolist()
-        return [min(end * self.frame_seconds, last) + piece.offset for end in ends]
-
-    def _confidences(self, states: torch.Tensor, ids: list[int]) -> list[float]:
-        if not ids:
-            return []
-        ys = torch.tensor([[self.model.sos, *ids]], device=states.device)
-        logits, _ = self.model.decoder.name_tokens(states, ys[:, :-1])
-        probability = logits[0].float().softmax(-1).gather(1, ys[0, 1:, None])
-        return probability[:, 0].tolist()
 
 
 def _join(pieces: list[list[Transcript]]) -> list[Transcript]:
