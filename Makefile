@@ -1,7 +1,7 @@
 # Every target makes .venv first, where that is still to do: `make test` and
 # `make demo` work as the first command in a fresh clone.
 
-.PHONY: setup lint test demo recipes
+.PHONY: setup lint test demo recipes docs
 
 # Tests start many processes; each with all the threads would be slower.
 export OMP_NUM_THREADS ?= 1
@@ -27,3 +27,7 @@ demo: setup
 # The recipes of large corpora, stages 1 to 14, on small trees of the same layouts.
 recipes: setup
 	@$(IN_VENV) tools/try_recipes.sh
+
+# The site of documentation, in build/site; a warning is an error.
+docs: setup
+	$(IN_VENV) NO_MKDOCS_2_WARNING=1 mkdocs build --strict
