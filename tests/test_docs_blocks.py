@@ -16,7 +16,6 @@ import pytest
 import soundfile
 
 import espnet_hkd
-
 from tests.recipe_material import RECIPE, REPOSITORY, environment
 
 PAGES = [
@@ -63,7 +62,7 @@ def commands(code: str) -> list[list[str]] | None:
     words = [shlex.split(line, comments=True) for line in lines]
     words = [line for line in words if line]
     ours = all(
-        line[0] == "espnet-hkd" or line[1:2] == ["-m"] and ".bin." in line[2]
+        line[0] == "espnet-hkd" or (line[1:2] == ["-m"] and ".bin." in line[2])
         for line in words
     )
     return words if ours else None
