@@ -1,7 +1,7 @@
 # Every target makes .venv first, where that is still to do: `make test` and
 # `make demo` work as the first command in a fresh clone.
 
-.PHONY: setup lint test demo recipes soak
+.PHONY: setup lint test demo recipes soak docs release matrix
 
 # Tests start many processes; each with all the threads would be slower.
 export OMP_NUM_THREADS ?= 1
@@ -33,3 +33,15 @@ recipes: setup
 # small disk of its own.
 soak: setup
 	@$(IN_VENV) python3 -m tests.soak
+
+# The site of documentation, in build/site; a warning is an error.
+docs: setup
+	$(IN_VENV) NO_MKDOCS_2_WARNING=1 mkdocs build --strict
+
+# Build, check, tag; uploads nothing.
+release: setup
+	$(IN_VENV) tools/release.sh
+
+# The quick tests with the oldest and the newest PyTorch that ESPnet allows.
+matrix:
+	tools/matrix.sh

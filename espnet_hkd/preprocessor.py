@@ -41,7 +41,8 @@ class HKDPreprocessor(CommonPreprocessor):
             recipe is the recipe's folder. Opened when first needed, in each process.
         missing_teacher: What to do about a transcript the store lacks: `error`, or
             `skip`, which gives arrays of zero length and logs how many there are.
-        args, kwargs: As for ESPnet's CommonPreprocessor.
+        *args: As for ESPnet's CommonPreprocessor.
+        **kwargs: The same.
 
     Raises:
         ConfigError: An unknown key, or a value or a token type that cannot be.

@@ -43,7 +43,7 @@ apt_install() {
     fi
 }
 
-# The programs that recipes and demo call, by their Debian packages.
+# The programs that recipes, demo and tests call, by their Debian packages.
 install_programs() {
     local program missing=()
     for program in sox espeak-ng zip unzip perl; do
@@ -51,6 +51,8 @@ install_programs() {
     done
     # Debian keeps sclite out of PATH, behind the command sctk.
     command -v sclite >/dev/null || command -v sctk >/dev/null || missing+=(sctk)
+    # The tests open the page of `espnet-hkd demo` in a browser without a screen.
+    command -v chromedriver >/dev/null || missing+=(chromium chromium-driver)
     [ ${#missing[@]} -eq 0 ] && return
     if can_apt; then
         apt_install "${missing[@]}" || fail "apt-get cannot install ${missing[*]}"
@@ -165,7 +167,7 @@ main() {
         : >"$stamp"
     else
         choose_python
-        say "making .venv with $("$python" --version): 7 GB, for PyTorch comes with CUDA;"
+        say "making .venv with $("$python" --version): 8 GB, for PyTorch comes with CUDA;"
         say "two minutes when pip has the packages at hand, longer over a slow line"
         make_venv
     fi
