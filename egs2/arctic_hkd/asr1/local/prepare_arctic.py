@@ -1,0 +1,317 @@
+#!/usr/bin/env python3
+"""Write the Kaldi-style sets of CMU ARCTIC or of a corpus read from its prompts.
+
+Two layouts are read: Kaldi-style sets whose wav.scp holds paths relative to the corpus
+folder, and CMU ARCTIC's own, one folder a reader with etc/txt.done.data and wav/, or a
+folder of several such. CMU ARCTIC knows no sets: they are made here by sentence, so that
+no sentence of dev or test is ever trained on, whoever reads it. Everything is checked,
+audio headers included, before the first file is written.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import re
+import sys
+from collections import defaultdict
+from dataclasses import dataclass
+from pathlib import Path
+
+from espnet_hkd.errors import DataError, HKDError
+from tools.corpus import check_audio, read_lines, some
+
+SETS = ("train", "dev", "test")
+PROMPT = re.compile(r'^\(\s*(?P<id>\S+)\s+"(?P<text>.*)"\s*\)$')
+AUDIO_SUFFIXES = (".wav", ".flac", ".ogg")
+LAYOUTS = (
+    "Kaldi-style sets train, dev, test; or CMU ARCTIC's etc/txt.done.data and wav/, "
+    "in this folder or in the folders in it"
+)
+SOURCES = (
+    "ARCTIC=DIR ./run.sh; CMU ARCTIC is at http://festvox.org/cmu_arctic, "
+    "one woman's reading of its prompts at https://github.com/rhasspy/"
+    "dataset-voice-kathleen"
+)
+
+
+@dataclass(frozen=True)
+class Utterance:
+    """One recording: its id, speaker, transcript and audio (a path or a pipe)."""
+
+    id: str
+    speaker: str
+    text: str
+    audio: str
+
+
+def get_parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        description=__doc__.partition("\n")[0],
+        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+    )
+    parser.add_argument("corpus", type=Path, help="folder of ARCTIC, in either layout")
+    parser.add_argument("out", type=Path, help="folder the sets are written to")
+    parser.add_argument("--fs", type=int, default=16000, help="wanted sampling rate")
+    parser.add_argument(
+        "--ndev", type=int, default=100, help="sentences of dev (CMU's layout)"
+    )
+    parser.add_argument(
+        "--ntest", type=int, default=120, help="sentences of test (CMU's layout)"
+    )
+    return parser
+
+
+def spoken_form(text: str) -> str | None:
+    """Words as a transcript holds them: upper case, apostrophes, no other marks.
+
+    None where the letters do not say what is spoken: digits, other scripts.
+    """
+    text = text.upper().replace("\u2019", "'").replace("ETC.", "ET CETERA")
+    if re.search(r"[0-9&]", text) or not text.isascii():
+        return None
+    # An apostrophe stays within a word only: the others are quotation marks.
+    text = re.sub(r"[^A-Z']", " ", text)
+    text = re.sub(r"(?<![A-Z])'+|'+(?![A-Z])", " ", text)
+    return " ".join(text.split()) or None
+
+
+def find_layout(corpus: Path) -> tuple[str, list[Path]]:
+    """The layout ("cmu" or "kaldi") and the folders it starts from."""
+    if not corpus.is_dir():
+        raise DataError(
+            f"The ARCTIC folder {corpus} does not exist",
+            got="a file" if corpus.exists() else "no such folder",
+            wanted=f"a folder with {LAYOUTS}",
+            remedy=SOURCES,
+        )
+    if any((corpus / name / "text").is_file() for name in SETS):
+        return "kaldi", [corpus]
+    folders = [corpus, *sorted(path for path in corpus.iterdir() if path.is_dir())]
+    readers = [path for path in folders if (path / "etc" / "txt.done.data").is_file()]
+    if readers:
+        return "cmu", readers
+    found = ", ".join(sorted(path.name for path in corpus.iterdir())[:8])
+    raise DataError(
+        f"The folder {corpus} is not laid out like ARCTIC",
+        got=found or "an empty folder",
+        wanted=LAYOUTS,
+        remedy=SOURCES,
+    )
+
+
+def reader_name(folder: Path) -> str:
+    """slt of cmu_us_slt_arctic, else the folder's own name."""
+    match = re.fullmatch(r"cmu_us_(\w+?)_arctic", folder.resolve().name)
+    return match[1] if match else folder.resolve().name
+
+
+def read_reader(folder: Path) -> tuple[list[Utterance], list[str]]:
+    """One reader's utterances, and the prompts left out for their digits."""
+    speaker = reader_name(folder)
+    utterances, absent, unspeakable = [], [], []
+    source = folder / "etc" / "txt.done.data"
+    for line in read_lines(source):
+        match = PROMPT.match(line)
+        if match is None:
+            raise DataError(
+                f"{source} has a line that is no ARCTIC prompt",
+                got=repr(line),
+                wanted='( arctic_a0001 "The words." )',
+                remedy="fetch the corpus again",
+            )
+        names = [folder / "wav" / (match["id"] + suffix) for suffix in AUDIO_SUFFIXES]
+        audio = next((name for name in names if name.is_file()), None)
+        text = spoken_form(match["text"])
+        if audio is None:
+            absent.append(match["id"])
+        elif text is None:
+            unspeakable.append(match["id"])
+        else:
+            id = f"{speaker}-{match['id']}"
+            utterances.append(Utterance(id, speaker, text, str(audio.resolve())))
+    if absent:
+        raise DataError(
+            f"{len(absent)} prompts of {source} have no audio: the corpus is not "
+            "complete",
+            got=some(absent),
+            wanted=f"a {', '.join(AUDIO_SUFFIXES)} file for each in {folder / 'wav'}",
+            remedy="fetch the corpus again",
+        )
+    return utterances, unspeakable
+
+
+def split_by_sentence(
+    utterances: list[Utterance], ndev: int, ntest: int
+) -> dict[str, list[Utterance]]:
+    """Sets in which no sentence is shared, the same for whatever readers there are.
+
+    Sentences in the order of a hash of their words: the first are test, the next dev.
+    """
+    sentences = sorted(
+        {each.text for each in utterances},
+        key=lambda text: hashlib.blake2b(text.encode(), digest_size=8).digest(),
+    )
+    if len(sentences) <= ndev + ntest:
+        raise DataError(
+            f"Dev and test would take all {len(sentences)} sentences",
+            got=f"--ndev {ndev} --ntest {ntest}",
+            wanted=f"fewer than {len(sentences)} sentences for both together",
+            remedy="fetch the corpus again, or make the sets smaller",
+        )
+    place = dict.fromkeys(sentences, "train")
+    place |= dict.fromkeys(sentences[:ntest], "test")
+    place |= dict.fromkeys(sentences[ntest : ntest + ndev], "dev")
+    sets: dict[str, list[Utterance]] = {name: [] for name in SETS}
+    for utterance in utterances:
+        sets[place[utterance.text]].append(utterance)
+    return sets
+
+
+def read_table(path: Path) -> dict[str, str]:
+    """A Kaldi table: id, white space, value (possibly empty)."""
+    table: dict[str, str] = {}
+    for line in read_lines(path):
+        id, *rest = line.split(maxsplit=1)
+        value = rest[0] if rest else ""
+        if id in table:
+            raise DataError(
+                f"{path} has the utterance {id} twice",
+                got=f"{table[id]!r} and {value!r}",
+                wanted="each id once",
+                remedy="remove one of them",
+            )
+        table[id] = value
+    return table
+
+
+def read_kaldi_set(root: Path, name: str) -> list[Utterance]:
+    """One set of a Kaldi-style corpus; audio paths are relative to `root`."""
+    folder = root / name
+    tables = {}
+    for file in ("text", "wav.scp", "utt2spk"):
+        if not (folder / file).is_file():
+            raise DataError(
+                f"The set {folder} is not complete",
+                got=f"no file {file}",
+                wanted="text, wav.scp and utt2spk",
+                remedy="fetch the corpus again",
+            )
+        tables[file] = read_table(folder / file)
+    texts = tables["text"]
+    for file in ("wav.scp", "utt2spk"):
+        odd = texts.keys() ^ tables[file].keys()
+        if odd:
+            raise DataError(
+                f"text and {file} of {folder} name different utterances: the set is "
+                "not complete",
+                got=f"only in one of them: {some(odd)}",
+                wanted="the same ids in both",
+                remedy="fetch the corpus again",
+            )
+    return [
+        Utterance(id, tables["utt2spk"][id], texts[id], locate(root, audio))
+        for id, audio in sorted(tables["wav.scp"].items())
+    ]
+
+
+def locate(root: Path, audio: str) -> str:
+    """A pipe as it is, a path made absolute."""
+    return audio if audio.endswith("|") else str((root / audio).resolve())
+
+
+def check_utterances(utterances: list[Utterance], fs: int) -> None:
+    """Refuse what would fail, or do harm unseen, many stages later."""
+    for utterance in utterances:
+        if not utterance.text.strip():
+            raise DataError(
+                f"The transcript of {utterance.id} is empty",
+                got=repr(utterance.text),
+                wanted="words",
+                remedy="write down what is said, or remove the utterance",
+            )
+        if not utterance.audio.endswith("|"):
+            check_audio(utterance.id, utterance.audio, fs)
+
+
+def check_sentences(sets: dict[str, list[Utterance]]) -> None:
+    """Refuse sets that share a sentence: their error rates would flatter."""
+    place: dict[str, str] = {}
+    for name, utterances in sets.items():
+        for each in utterances:
+            other = place.setdefault(each.text, name)
+            if other != name:
+                raise DataError(
+                    f"The sets {other} and {name} share a sentence",
+                    got=repr(each.text),
+                    wanted="sets of different sentences",
+                    remedy="take the sentence out of one of them",
+                )
+
+
+def write_set(folder: Path, utterances: list[Utterance]) -> None:
+    """The four files of a Kaldi-style set, sorted bytewise as LC_ALL=C sorts."""
+    speakers = defaultdict(list)
+    for utterance in utterances:
+        speakers[utterance.speaker].append(utterance.id)
+    tables = {
+        "text": {each.id: each.text for each in utterances},
+        "wav.scp": {each.id: each.audio for each in utterances},
+        "utt2spk": {each.id: each.speaker for each in utterances},
+        "spk2utt": {name: " ".join(sorted(ids)) for name, ids in speakers.items()},
+    }
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, table in tables.items():
+        lines = [f"{key} {table[key]}\n" for key in sorted(table)]
+        (folder / name).write_text("".join(lines), encoding="utf-8")
+
+
+def prepare(
+    corpus: Path, out: Path, *, ndev: int = 100, ntest: int = 120, fs: int = 16000
+) -> tuple[dict[str, list[Utterance]], list[str]]:
+    """Read, check and write all sets; return them and the prompts left out.
+
+    Raises:
+        DataError: The corpus is missing, incomplete, laid out in another way, or its
+            audio does not fit; nothing has been written then.
+    """
+    layout, folders = find_layout(corpus)
+    unspeakable: list[str] = []
+    if layout == "kaldi":
+        sets = {name: read_kaldi_set(corpus, name) for name in SETS}
+        check_sentences(sets)
+    else:
+        utterances = []
+        for folder in folders:
+            found, left_out = read_reader(folder)
+            utterances += found
+            unspeakable += left_out
+        sets = split_by_sentence(utterances, ndev, ntest)
+    for utterances in sets.values():
+        check_utterances(utterances, fs)
+    for name, utterances in sets.items():
+        write_set(out / name, utterances)
+    return sets, unspeakable
+
+
+def main(argv: list[str] | None = None) -> int:
+    args = get_parser().parse_args(argv)
+    try:
+        sets, unspeakable = prepare(**vars(args))
+    except HKDError as error:
+        print(f"{Path(__file__).name}: {error}", file=sys.stderr)
+        return 1
+    for name, utterances in sets.items():
+        sentences = len({each.text for each in utterances})
+        readers = len({each.speaker for each in utterances})
+        print(
+            f"{args.out / name}: {len(utterances)} utterances of {sentences} "
+            f"sentences, {readers} reader(s)"
+        )
+    if unspeakable:
+        print(f"left out {len(unspeakable)} prompts with digits: {some(unspeakable)}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
