@@ -1,0 +1,86 @@
+#!/usr/bin/env python3
+"""Write transcripts as phones, by the lexicon and the letter-to-sound rules of flite.
+
+They serve to warm the encoder up (local/warm.sh) and stand in no result: a phone may be
+wrong, as in any word whose reading depends on its sense.
+"""
+
+from __future__ import annotations
+
+import argparse
+import shutil
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+from espnet_hkd.errors import DataError, HKDError
+from tools.corpus import read_lines
+
+PAUSE = "pau"
+
+
+def get_parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        description=__doc__.partition("\n")[0],
+        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+    )
+    parser.add_argument("text", type=Path, help="Kaldi's text: an id and words a line")
+    parser.add_argument("out", type=Path, help="the same with phones for the words")
+    parser.add_argument("--jobs", type=int, default=2, help="sentences at a time")
+    return parser
+
+
+def phones(sentence: str) -> str:
+    """The phones of a sentence, without pauses, a space between.
+
+    Raises:
+        DataError: flite says nothing about it.
+    """
+    command = ["flite", "-voice", "slt", "-ps", "-o", "none", "-t", sentence.lower()]
+    done = subprocess.run(command, capture_output=True, text=True)
+    found = [phone for phone in done.stdout.split() if phone != PAUSE]
+    if done.returncode != 0 or not found:
+        raise DataError(
+            f"flite has no phones for {sentence!r}",
+            got=done.stderr.strip() or "nothing",
+            wanted="phones",
+            remedy=f"try it by hand: {' '.join(command)}",
+        )
+    return " ".join(found)
+
+
+def convert(text: Path, out: Path, *, jobs: int) -> None:
+    """Convert a table; each different sentence is spoken once.
+
+    Raises:
+        DataError: No flite, no such table, or a sentence without phones.
+    """
+    if shutil.which("flite") is None:
+        raise DataError(
+            "There is no flite to say how words are spoken",
+            got="no command flite on PATH",
+            wanted="flite, which knows the phones of English words",
+            remedy="apt-get install flite, or train without local/warm.sh",
+        )
+    rows = [line.split(maxsplit=1) for line in read_lines(text)]
+    sentences = sorted({words for _, words in rows})
+    with ThreadPoolExecutor(jobs) as pool:
+        spoken = dict(zip(sentences, pool.map(phones, sentences), strict=True))
+    out.parent.mkdir(parents=True, exist_ok=True)
+    lines = [f"{id} {spoken[words]}\n" for id, words in rows]
+    out.write_text("".join(lines), encoding="utf-8")
+
+
+def main(argv: list[str] | None = None) -> int:
+    args = get_parser().parse_args(argv)
+    try:
+        convert(args.text, args.out, jobs=args.jobs)
+    except HKDError as error:
+        print(f"{Path(__file__).name}: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,88 @@
+#!/usr/bin/env bash
+# The study: train, decode and tabulate its systems, one after the other. A second call
+# goes on where the first was stopped; what is there is not made again.
+#
+#   local/study.sh                                     seed 1 of all systems, on dev
+#   local/study.sh --systems "cif cif_hkd" --seeds "2 3"
+#   local/study.sh --sets "dev test"                   once, when all is chosen
+#
+# Wanted before: stages 1 to 10 of run.sh, and local/warm.sh, from whose encoder all
+# systems start. Hypotheses go to results/SYSTEM/seedK/SET/text.
+set -euo pipefail
+
+systems="cif cif_acd cif_lrd cif_hkd hybrid"
+seeds=1
+sets=dev
+python="python3 -m espnet_hkd.run"
+warm=exp_phones/asr_warm/train.total_count.ave.pth
+stop_after=decode       # train: no decoding
+
+cd "$(dirname "$0")/.."
+. ./path.sh
+. utils/parse_options.sh
+
+# The convolutions under the encoder stay as local/warm.sh left them: a third of the time.
+common="--freeze_param encoder.embed"
+
+# What a system is: its configuration, and what it changes in it.
+describe() { # describe SYSTEM: sets config, changes, decoding
+    decoding=conf/decode_asr.yaml changes=
+    case $1 in
+        cif) config=conf/train_asr_cif.yaml ;;
+        cif_acd) config=conf/train_asr_cif_hkd.yaml changes="--model_conf lrd_weight=0.0" ;;
+        cif_lrd) config=conf/train_asr_cif_hkd.yaml changes="--model_conf acd_weight=0.0" ;;
+        cif_hkd) config=conf/train_asr_cif_hkd.yaml ;;
+        hybrid) config=conf/train_asr_hybrid.yaml decoding=conf/decode_asr_hybrid.yaml ;;
+        *)
+            if [ ! -e "conf/tuning/train_asr_$1.yaml" ]; then
+                echo "study.sh: there is no system $1" >&2
+                echo "  wanted: cif, cif_acd, cif_lrd, cif_hkd, hybrid, or NAME of a" >&2
+                echo "          conf/tuning/train_asr_NAME.yaml" >&2
+                exit 1
+            fi
+            config=conf/tuning/train_asr_$1.yaml
+            ;;
+    esac
+}
+
+run() { # run TAG [--NAME VALUE]...
+    ./run.sh --plm none --python "${python}" --asr_config "${config}" --asr_tag "$1" \
+        --inference_config "${decoding}" --inference_tag decode --inference_nj 1 \
+        --pretrained_model "${warm}:encoder:encoder" "${@:2}"
+}
+
+for seed in ${seeds}; do
+    for system in ${systems}; do
+        describe "${system}"
+        tag=${system}_seed${seed}
+        if [ ! -e "exp/asr_${tag}/train.total_count.ave.pth" ]; then
+            echo "$(date '+%F %T') training ${tag}"
+            run "${tag}" --stage 11 --stop_stage 11 \
+                --asr_args "--seed ${seed} ${common} ${changes}"
+        fi
+        [ "${stop_after}" != train ] || continue
+        for set in ${sets}; do
+            out=results/${system}/seed${seed}/${set}
+            [ ! -e "${out}/text" ] || continue
+            echo "$(date '+%F %T') decoding ${tag}, ${set}"
+            run "${tag}" --stage 12 --stop_stage 12 --test_sets "${set}"
+            mkdir -p "${out}"
+            cp "exp/asr_${tag}/decode"*/"${set}/text" "${out}/text" 2>/dev/null ||
+                cp "exp/asr_${tag}/decode"*/org/"${set}/text" "${out}/text"
+        done
+    done
+done
+
+[ "${stop_after}" != train ] || exit 0
+for set in ${sets}; do
+    ref=dump/raw/${set}/text
+    [ -e "${ref}" ] || ref=dump/raw/org/${set}/text
+    for seed in ${seeds}; do
+        compared=()
+        for each in results/*/"seed${seed}/${set}"; do
+            [ ! -e "${each}/text" ] || compared+=("$(basename "$(dirname "$(dirname "${each}")")")=${each}")
+        done
+        echo "${set}, seed ${seed}"
+        python3 -m espnet_hkd.bin.compare_systems "${compared[@]}" --ref "${ref}"
+    done
+done
