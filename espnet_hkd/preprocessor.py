@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from espnet2.train.preprocessor import CommonPreprocessor
 
-from espnet_hkd.checks import check_keys
+from espnet_hkd.checks import check_keys, check_number, check_switch
 from espnet_hkd.errors import (
     AlignmentError,
     ConfigError,
@@ -19,6 +19,7 @@ from espnet_hkd.errors import (
     StoreError,
 )
 from espnet_hkd.teacher.align import TOKEN_TYPES, align, place_bpe, place_tokens
+from espnet_hkd.teacher.extra import ExtraText
 from espnet_hkd.teacher.store import TeacherStore
 from espnet_hkd.teacher.text import canonical_text
 
@@ -34,6 +35,10 @@ class HKDPreprocessor(CommonPreprocessor):
     (U,) int64, valid where 1; U counts the end of sentence. Without a store, or
     without a transcript (when decoding), it adds nothing.
 
+    With `extra_text` it adds, in training, `extra` (U - 1,) int64, the tokens of a
+    sentence without speech, and with a store its `extra_teacher` and
+    `extra_teacher_mask`; all of zero length for utterances that bring none.
+
     An utterance whose transcript is empty has the end of sentence only, with mask 0.
 
     Args:
@@ -41,6 +46,13 @@ class HKDPreprocessor(CommonPreprocessor):
             recipe is the recipe's folder. Opened when first needed, in each process.
         missing_teacher: What to do about a transcript the store lacks: `error`, or
             `skip`, which gives arrays of zero length and logs how many there are.
+        standardise: Give states of mean 0 and deviation 1 in each dimension, by what
+            the store records, instead of the states as they are (published).
+        before_token: Teach each token by the piece before it, where a causal PLM holds
+            what it expects to come, instead of by its own pieces (published).
+        extra_text: File of sentences without speech, one a line, written as the
+            transcripts are; null: none.
+        extra_share: Share of the utterances that bring one, in [0, 1].
         *args: As for ESPnet's CommonPreprocessor.
         **kwargs: The same.
 
@@ -53,6 +65,10 @@ class HKDPreprocessor(CommonPreprocessor):
         *args: Any,
         store: str | None = None,
         missing_teacher: str = "error",
+        standardise: bool = False,
+        before_token: bool = False,
+        extra_text: str | None = None,
+        extra_share: float = 0.5,
         **kwargs: Any,
     ) -> None:
         known = inspect.signature(CommonPreprocessor.__init__).parameters
@@ -83,6 +99,8 @@ class HKDPreprocessor(CommonPreprocessor):
             )
         self.store = store
         self.missing_teacher = missing_teacher
+        self.standardise = check_switch("preprocessor_conf.standardise", standardise)
+        self.before_token = check_switch("preprocessor_conf.before_token", before_token)
         self.missing = 0
         self._token_type = token_type
         self._cleaner = _single(kwargs.get("text_cleaner"))
@@ -91,13 +109,28 @@ class HKDPreprocessor(CommonPreprocessor):
         self._delimiter = kwargs.get("delimiter")
         self._unknown_id = getattr(self.token_id_converter, "unk_id", None)
         self._opened: TeacherStore | None = None
+        self.extra_share = check_number(
+            "preprocessor_conf.extra_share", extra_share, least=0, most=1
+        )
+        self._extra: ExtraText | None = None
+        if extra_text is not None and kwargs.get("token_list") is not None:
+            self._extra = ExtraText(
+                extra_text,
+                cleaner=self._cleaner,
+                numbers=self._numbers,
+                unknown=self._unknown_id,
+            )
 
     def __call__(
         self, uid: str, data: dict[str, str | np.ndarray]
     ) -> dict[str, np.ndarray]:
         raw = data.get(self.text_name)
         processed: dict[str, np.ndarray] = super().__call__(uid, data)
-        if self.store is None or raw is None or self.text_cleaner is None:
+        if raw is None or self.text_cleaner is None:
+            return processed
+        if self._extra is not None and self.train:
+            processed |= self._extra_sentence(self._extra)
+        if self.store is None:
             return processed
         if not isinstance(raw, str):
             raise DataError(
@@ -110,6 +143,24 @@ class HKDPreprocessor(CommonPreprocessor):
             uid, self.text_cleaner(raw), processed[self.text_name]
         )
         return processed
+
+    def _extra_sentence(self, extra: ExtraText) -> dict[str, np.ndarray]:
+        """A sentence without speech, and its teacher; or arrays of zero length."""
+        text, ids = "", np.zeros(0, dtype=np.int64)
+        if np.random.random() < self.extra_share:
+            text, ids = extra.draw()
+        added = {"extra": ids}
+        if self.store is not None:
+            teacher, mask = self._teacher(f"(extra sentence {text!r})", text, ids)
+            # Without a sentence there is no end of sentence either.
+            used = len(ids) > 0
+            added["extra_teacher"] = teacher if used else teacher[:0]
+            added["extra_teacher_mask"] = mask if used else mask[:0]
+        return added
+
+    def _numbers(self, text: str) -> list[int]:
+        """The numbers of a cleaned text's tokens."""
+        return self.token_id_converter.tokens2ids(self.tokenizer.text2tokens(text))
 
     def __getstate__(self) -> dict[str, Any]:
         # Worker processes that are spawned open the store for themselves.
@@ -142,7 +193,13 @@ class HKDPreprocessor(CommonPreprocessor):
             return np.zeros((0, width), np.float32), np.zeros(0, np.int64)
         spans = self._place(uid, text, ids)
         alignment = align(spans, entry.spans, unknown=ids == self._unknown_id)
-        return alignment.teacher(entry.states), alignment.valid.astype(np.int64)
+        if self.before_token:
+            alignment = alignment.before()
+        teacher = alignment.teacher(entry.states)
+        if self.standardise:
+            teacher = store.moments.standardise(teacher)
+            teacher[~alignment.valid] = 0.0
+        return teacher, alignment.valid.astype(np.int64)
 
     def _place(self, uid: str, text: str, ids: np.ndarray) -> np.ndarray:
         """Spans (U - 1, 2) of ESPnet's own tokens in the canonical text."""

@@ -15,7 +15,14 @@ from espnet_hkd.errors import CheckpointError
 logger = logging.getLogger(__name__)
 
 # Parameters that only training needs: a checkpoint may lack them, nothing else.
-HEADS = ("kd_acd.", "kd_lrd.", "lexicon_ctc.")
+HEADS = (
+    "kd_acd.",
+    "kd_lrd.",
+    "kd_means.",
+    "kd_pseudo.",
+    "kd_steps",
+    "lexicon_ctc.",
+)
 
 
 def check_weights(model: Any, state_dict: Mapping[str, torch.Tensor]) -> None:

@@ -19,12 +19,14 @@ from espnet_hkd.losses import (
     acoustic_contrastive_terms,
     gather_tokens,
     label_smoothed_cross_entropy,
-    linguistic_regression_loss,
     quantity_loss,
 )
+from espnet_hkd.losses.regression import KINDS, RegressionTerms, regression_terms
 from espnet_hkd.nets.decoder import CIFDecoder, DecoderOutput
 from espnet_hkd.nets.lexicon import LexiconCTC
 from espnet_hkd.nets.loading import announce_loading, check_weights
+from espnet_hkd.nets.pseudo_speech import PseudoSpeech
+from espnet_hkd.nets.token_means import TokenMeans
 from espnet_hkd.nets.void_options import MODEL
 
 PARENT_OPTIONS = (
@@ -79,6 +81,15 @@ class CIFASRModel(ESPnetASRModel):
             negatives, as published.
         acd_gather: Take negatives from all ranks.
         lrd_weight: Weight of the linguistic regression distillation; 0: no head.
+        lrd_loss: How states are compared: `squared` (published), `smooth_l1`, `cosine`.
+        lrd_residual: Teach what of a teacher's state the token alone does not explain:
+            its difference to the running mean of the token's states.
+        kd_ramp: Training steps over which both distillation weights rise from 0.
+        kd_norm: A layer norm before each distillation head.
+        extra_weight: Weight of the sentences without speech that
+            `preprocessor_conf.extra_text` brings: their cross entropy and, with a
+            teacher, `lrd_weight` times their regression, from pseudo-speech.
+        extra_noise, extra_confusions, extra_masks: How it is spoilt; see PseudoSpeech.
         teacher_dim: E; required when one of the distillation weights is above 0.
         lexicon: File of lines "TOKEN SYMBOL SYMBOL ..."; null: no such loss. It stands
             on the layers that `encoder_conf.interctc_layer_idx` names.
@@ -117,6 +128,14 @@ class CIFASRModel(ESPnetASRModel):
         acd_same_token_negatives: bool = False,
         acd_gather: bool = False,
         lrd_weight: float = 0.0,
+        lrd_loss: str = "squared",
+        lrd_residual: bool = False,
+        kd_ramp: int = 0,
+        kd_norm: bool = False,
+        extra_weight: float = 0.0,
+        extra_noise: float = 1.0,
+        extra_confusions: float = 0.1,
+        extra_masks: float = 0.2,
         teacher_dim: int | None = None,
         lexicon: str | None = None,
         lexicon_weight: float = 0.5,
@@ -189,10 +208,37 @@ class CIFASRModel(ESPnetASRModel):
             eos=self.eos,
         )
         size = decoder.embed.embedding_dim
+        if lrd_loss not in KINDS:
+            raise ConfigError(
+                "model_conf.lrd_loss has no such value",
+                got=repr(lrd_loss),
+                wanted=" or ".join(KINDS),
+                remedy="correct it in the training configuration",
+            )
+        self.lrd_loss = lrd_loss
+        self.kd_ramp = check_whole("model_conf.kd_ramp", kd_ramp, least=0)
+        norm = check_switch("model_conf.kd_norm", kd_norm)
         if teacher_dim is not None and self.acd_weight > 0:
-            self.kd_acd = torch.nn.Linear(size, teacher_dim)
+            self.kd_acd = _head(size, teacher_dim, norm)
         if teacher_dim is not None and self.lrd_weight > 0:
-            self.kd_lrd = torch.nn.Linear(size, teacher_dim)
+            self.kd_lrd = _head(size, teacher_dim, norm)
+        self.kd_means = None
+        if check_switch("model_conf.lrd_residual", lrd_residual) and self.distils:
+            assert teacher_dim is not None
+            self.kd_means = TokenMeans(vocab_size, teacher_dim)
+        if self.kd_ramp > 0:
+            self.register_buffer("kd_steps", torch.zeros(()))
+        self.extra_weight = check_number(
+            "model_conf.extra_weight", extra_weight, least=0
+        )
+        pseudo = PseudoSpeech(
+            vocab_size,
+            size,
+            noise=extra_noise,
+            confusions=extra_confusions,
+            masks=extra_masks,
+        )
+        self.kd_pseudo = pseudo if self.extra_weight > 0 else None
         self.lexicon_weight = check_number(
             "model_conf.lexicon_weight", lexicon_weight, least=0
         )
@@ -242,14 +288,17 @@ class CIFASRModel(ESPnetASRModel):
         quantity = quantity_loss(output.fired.mass, targets)
         acd, acc_acd, lrd = self._distillation_terms(output, ys_out, kwargs)
         lexicon = self._lexicon_term(inner, lengths, text)
+        ramp = self._ramp()
+        extra, extra_lrd = self._extra_terms(output, ys_out, kwargs)
 
         tokens = targets.sum()
         loss = (
             att
             + self.ctc_weight * ctc
             + self.quantity_weight * quantity
-            + self.acd_weight * acd
-            + self.lrd_weight * lrd
+            + ramp * self.acd_weight * acd
+            + ramp * self.lrd_weight * lrd.loss
+            + self.extra_weight * (extra + ramp * self.lrd_weight * extra_lrd)
             + self.lexicon_weight * lexicon
         ) / tokens
         fired = self._count_tokens(output.fired.mass)
@@ -260,7 +309,10 @@ class CIFASRModel(ESPnetASRModel):
             "loss_ctc": ctc / tokens,
             "loss_quantity": quantity / tokens,
             "loss_acd": acd / tokens,
-            "loss_lrd": lrd / tokens,
+            "loss_lrd": lrd.loss / tokens,
+            "lrd_explained": lrd.explained,
+            "loss_extra": extra / tokens,
+            "loss_extra_lrd": extra_lrd / tokens,
             "loss_lexicon": lexicon / tokens,
             "acc": correct.sum() / tokens,
             "acc_acd": acc_acd,
@@ -362,14 +414,14 @@ class CIFASRModel(ESPnetASRModel):
 
     def _distillation_terms(
         self, output: DecoderOutput, ys_out: torch.Tensor, batch: Mapping[str, Any]
-    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        """Acoustic term and accuracy, linguistic term, of the tokens with teacher."""
+    ) -> tuple[torch.Tensor, torch.Tensor, RegressionTerms]:
+        """Acoustic term and accuracy, linguistic terms, of the tokens with teacher."""
         zero = output.logits.new_zeros((), dtype=torch.float32)
+        acd, accuracy, lrd = zero, zero, RegressionTerms(zero, zero)
         if not self.distils:
-            return zero, zero, zero
+            return acd, accuracy, lrd
         teacher, taught = self._teacher(ys_out, batch)
-        teacher = teacher[taught]  # (N, E)
-        acd, accuracy, lrd = zero, zero, zero
+        teacher = self._residual(teacher[taught], ys_out[taught])  # (N, E)
         if self.acd_weight > 0:
             student = self.kd_acd(output.fired.states[taught])
             token_ids = None if self.acd_same_token_negatives else ys_out[taught]
@@ -388,10 +440,78 @@ class CIFASRModel(ESPnetASRModel):
             acd = terms.loss
             accuracy = terms.correct / terms.anchors.clamp(min=1)
         if self.lrd_weight > 0:
-            lrd = linguistic_regression_loss(
-                self.kd_lrd(output.merged[taught]), teacher
+            lrd = regression_terms(
+                self.kd_lrd(output.merged[taught]), teacher, kind=self.lrd_loss
             )
         return acd, accuracy, lrd
+
+    def _residual(self, teacher: torch.Tensor, tokens: torch.Tensor) -> torch.Tensor:
+        """Teachers (N, E) of tokens (N,), without their tokens' means if asked for."""
+        if self.kd_means is None:
+            return teacher
+        if self.training:
+            self.kd_means.update(teacher, tokens)
+        return teacher - self.kd_means(tokens)
+
+    def _ramp(self) -> float:
+        """What part of the distillation weights counts; all of it in validation."""
+        if self.kd_ramp == 0 or not self.training:
+            return 1.0
+        self.kd_steps += 1
+        return min(float(self.kd_steps) / self.kd_ramp, 1.0)
+
+    def _extra_terms(
+        self, output: DecoderOutput, ys_out: torch.Tensor, batch: Mapping[str, Any]
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Cross entropy and regression of the batch's sentences without speech."""
+        zero = output.logits.new_zeros((), dtype=torch.float32)
+        if self.kd_pseudo is None or not self.training:
+            return zero, zero
+        valid = ys_out != self.ignore_id
+        self.kd_pseudo.listen(output.fired.states[valid], ys_out[valid])
+        if "extra" not in batch:
+            raise ConfigError(
+                "`extra_weight` needs sentences without speech",
+                got=f"extra_weight {self.extra_weight}, and no sentences from the "
+                "preprocessor",
+                wanted="`preprocessor: hkd_teacher` with `preprocessor_conf: "
+                "{extra_text: FILE}`",
+                remedy="add both to the training configuration, or set extra_weight "
+                "to 0",
+            )
+        lengths = batch["extra_lengths"]
+        brought = lengths > 0
+        if not bool(brought.any()):
+            return zero, zero
+        longest = int(lengths.max())
+        ys_in, ys_out = self.add_sos_eos(
+            batch["extra"][brought, :longest], lengths[brought]
+        )
+        # A token that speech never brought has no vector yet.
+        ys_out = ys_out.masked_fill(
+            ~self.kd_pseudo.knows(ys_out)[:, None], self.ignore_id
+        )
+        logits, merged = self.decoder.name_tokens(
+            self.kd_pseudo.speak(ys_out).to(output.merged), ys_in
+        )
+        valid = ys_out != self.ignore_id
+        extra = label_smoothed_cross_entropy(
+            logits[valid], ys_out[valid], self.lsm_weight
+        )
+        if self.lrd_weight == 0 or "extra_teacher" not in batch:
+            return extra, zero
+        teacher, taught = self._teacher(
+            ys_out,
+            {
+                "teacher": batch["extra_teacher"][brought, : longest + 1],
+                "teacher_mask": batch["extra_teacher_mask"][brought, : longest + 1],
+            },
+        )
+        target = teacher[taught]
+        if self.kd_means is not None:
+            target = target - self.kd_means(ys_out[taught])
+        lrd = regression_terms(self.kd_lrd(merged[taught]), target, kind=self.lrd_loss)
+        return extra, lrd.loss
 
     def _teacher(
         self, ys_out: torch.Tensor, batch: Mapping[str, Any]
@@ -420,6 +540,12 @@ class CIFASRModel(ESPnetASRModel):
         teacher = torch.nn.functional.pad(teacher, (0, 0, 0, short))
         mask = torch.nn.functional.pad(mask, (0, ys_out.size(1) - mask.size(1)))
         return teacher, (mask == 1) & (ys_out != self.ignore_id)
+
+
+def _head(size: int, teacher_dim: int, norm: bool) -> torch.nn.Module:
+    """From the model's width D to the teacher's E."""
+    linear = torch.nn.Linear(size, teacher_dim)
+    return torch.nn.Sequential(torch.nn.LayerNorm(size), linear) if norm else linear
 
 
 def _check_statistics(frontend: Any, normalize: Any) -> None:

@@ -41,6 +41,18 @@ class Alignment:
         """Teacher states (U, E) float32 from piece states (S, E); zero if not valid."""
         return self.weights @ states.astype(np.float32, copy=False)
 
+    def before(self) -> Alignment:
+        """Give every token the piece before its own first one.
+
+        There a causal PLM, which reads left to right, holds what it expects to come.
+        A token of the first piece has no teacher then.
+        """
+        first = (self.weights > 0).argmax(axis=1)  # (U,)
+        valid = self.valid & (first > 0)
+        weights = np.zeros_like(self.weights)
+        weights[valid, first[valid] - 1] = 1.0
+        return Alignment(weights, valid)
+
 
 def align(
     token_spans: np.ndarray,

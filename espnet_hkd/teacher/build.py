@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 
 from espnet_hkd.errors import ConfigError, PLMError, StoreError
+from espnet_hkd.teacher.moments import Moments
 from espnet_hkd.teacher.shard import (
     Shard,
     ShardRecord,
@@ -160,6 +161,7 @@ def merge_store(folder: str | Path) -> TeacherStore:
             "texts": len(store),
             "pieces": store.pieces,
             "example": store.example,
+            **Moments.of(store.states()).to_json(),
             "shards": [record.to_json() for record in records],
         },
     )

@@ -11,12 +11,15 @@ from __future__ import annotations
 
 import json
 import shlex
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from espnet_hkd.errors import MissingTeacherError, StoreError
+from espnet_hkd.teacher.moments import Moments
 from espnet_hkd.teacher.shard import (
     STATE_DTYPES,
     Shard,
@@ -101,11 +104,13 @@ class TeacherStore:
         settings: Settings,
         shards: list[ShardRecord],
         example: str | None = None,
+        moments: Moments | None = None,
     ) -> None:
         self.folder = folder
         self.settings = settings
         self.shards = shards
         self.example = example
+        self._moments = moments
         self._open: dict[int, Shard] = {}
 
     @classmethod
@@ -129,6 +134,7 @@ class TeacherStore:
             settings = Settings.from_json(record)
             shards = [ShardRecord.from_json(shard) for shard in record["shards"]]
             texts, example = int(record["texts"]), record.get("example")
+            moments = Moments.from_json(record) if "mean" in record else None
         except (KeyError, TypeError, ValueError) as error:
             raise StoreError(
                 f"{folder / STORE_JSON} is not the record of a teacher store.",
@@ -136,7 +142,7 @@ class TeacherStore:
                 wanted=f"the fields of format {FORMAT}",
                 remedy=_make_command(folder),
             ) from error
-        store = cls(folder, settings, shards, example)
+        store = cls(folder, settings, shards, example, moments)
         store._check_asked(plm, layer)
         for index in range(len(shards)):
             store._shard(index)
@@ -189,6 +195,28 @@ class TeacherStore:
     def bytes(self) -> int:
         """Size of all shards."""
         return sum(shard.bytes for shard in self.shards)
+
+    @property
+    def moments(self) -> Moments:
+        """Mean and deviation of the states, as store.json records them.
+
+        Raises:
+            StoreError: The store was made before they were recorded.
+        """
+        if self._moments is None:
+            raise StoreError(
+                f"The teacher store {self.folder} does not say how its states vary.",
+                got=f"{STORE_JSON} without mean and deviation, as earlier versions "
+                "wrote it",
+                wanted="both, to standardise the states",
+                remedy="run its extract_teacher command again: what is there is kept",
+            )
+        return self._moments
+
+    def states(self) -> Iterator[np.ndarray]:
+        """States (pieces, E) of each shard, as read-only views of the files."""
+        for index in range(len(self.shards)):
+            yield self._shard(index).states
 
     def verify(self) -> None:
         """Read every shard and compare its sha256 with what was written.

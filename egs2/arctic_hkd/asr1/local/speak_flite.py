@@ -66,7 +66,7 @@ def choose_sentences(
 ) -> tuple[list[str], dict[str, int]]:
     """The different sentences that can be spoken, and how many lines cannot, by why."""
     chosen: dict[str, None] = {}
-    left_out = {"other characters": 0, "length": 0, "in dev or test": 0, "repeated": 0}
+    left_out = {"other characters": 0, "length": 0, "in the sets": 0, "repeated": 0}
     for line in lines:
         text = spoken_form(line)
         if text is None:
@@ -74,7 +74,7 @@ def choose_sentences(
         elif not least <= len(text.split()) <= most:
             left_out["length"] += 1
         elif text in excluded:
-            left_out["in dev or test"] += 1
+            left_out["in the sets"] += 1
         elif text in chosen:
             left_out["repeated"] += 1
         else:
