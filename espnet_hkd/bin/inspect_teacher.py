@@ -5,6 +5,10 @@
 
 Each line of the table is a student token with the pieces that teach it, shown by the
 characters they cover, and their weights.
+
+With --texts, the training set's text, it says what the store can teach: how much of the
+states' variance the piece itself explains (which cross entropy teaches already), what
+the piece before it adds, and what is common to a sentence.
 """
 
 from __future__ import annotations
@@ -27,6 +31,12 @@ def get_parser() -> Parser:
     """The command line, with defaults."""
     parser = Parser("espnet-hkd inspect-teacher", __doc__)
     parser.add_argument("store", help="folder of the store")
+    parser.add_argument(
+        "--texts", nargs="+", help="Kaldi text files in the store: what it can teach"
+    )
+    parser.add_argument(
+        "--most", type=int, default=4000, help="texts of --texts that are looked at"
+    )
     parser.add_argument("--text", help="a transcript; None: one the store names")
     parser.add_argument(
         "--token_type",
@@ -60,10 +70,21 @@ def main(arguments: Sequence[str] | None = None) -> None:
         if args.verify:
             store.verify()
             print("verified:  every shard is as it was written")
+        if args.texts:
+            print()
+            print(_shares(store, args))
         text = args.text if args.text is not None else store.example
         if text:
             print()
             print(_aligned(store, text, args))
+
+
+def _shares(store: TeacherStore, args: argparse.Namespace) -> str:
+    from espnet_hkd.teacher.shares import describe_shares
+    from espnet_hkd.teacher.text import read_transcripts
+
+    texts = read_transcripts(args.texts, cleaner=store.settings.cleaner).texts
+    return describe_shares(store, texts[: args.most])
 
 
 def _aligned(store: TeacherStore, text: str, args: argparse.Namespace) -> str:

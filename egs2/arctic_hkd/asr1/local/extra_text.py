@@ -1,8 +1,8 @@
 #!/usr/bin/env python3
-"""Write a text's sentences as transcripts are written: text to train on without speech.
+"""Write a text's sentences as transcripts are: text to train on without speech.
 
-Left out: sentences of train, dev and test, repeated ones, those whose letters do not say
-what is spoken (digits, other scripts), and those too short or too long.
+Left out: sentences of train, dev and test, repeated ones, those whose letters do not
+say what is spoken (digits, other scripts), and those too short or too long.
 """
 
 from __future__ import annotations

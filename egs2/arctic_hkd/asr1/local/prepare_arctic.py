@@ -2,9 +2,9 @@
 """Write the Kaldi-style sets of CMU ARCTIC or of a corpus read from its prompts.
 
 Two layouts are read: Kaldi-style sets whose wav.scp holds paths relative to the
-corpus folder, and CMU ARCTIC's own, one folder a reader with etc/txt.done.data and wav/,
-or a folder of several such. CMU ARCTIC knows no sets: they are made here by sentence,
-so that no sentence of dev or test is ever trained on. Everything is checked,
+corpus folder, and CMU ARCTIC's own, one folder a reader with etc/txt.done.data and
+wav/, or a folder of several such. CMU ARCTIC knows no sets: they are made here by
+sentence, so that no sentence of dev or test is ever trained on. Everything is checked,
 audio headers included, before the first file is written.
 """
 

@@ -19,11 +19,10 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
+from prepare_arctic import Utterance, read_table, spoken_form, write_set
+
 from espnet_hkd.errors import DataError, HKDError
 from tools.corpus import read_lines
-
-# Beside this script: python puts its folder on the path.
-from prepare_arctic import Utterance, read_table, spoken_form, write_set
 
 VOICES = ("slt", "rms", "awb")
 
