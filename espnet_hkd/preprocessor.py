@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import logging
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from espnet_hkd.errors import (
     MissingTeacherError,
     StoreError,
 )
+from espnet_hkd.speech.pauses import add_pause, make_pause
 from espnet_hkd.teacher.align import TOKEN_TYPES, align, place_bpe, place_tokens
 from espnet_hkd.teacher.extra import ExtraText
 from espnet_hkd.teacher.store import TeacherStore
@@ -53,6 +55,11 @@ class HKDPreprocessor(CommonPreprocessor):
         extra_text: File of sentences without speech, one a line, written as the
             transcripts are; null: none.
         extra_share: Share of the utterances that bring one, in [0, 1].
+        pause_prob: Share of the training utterances that get a pause before, after or
+            within (`espnet_hkd.speech.pauses`); needs `fs`, the rate in Hz.
+        pause_seconds: Shortest and longest such pause; their logarithm is uniform.
+        pause_only_prob: Share of the training utterances that are replaced by a pause
+            with an empty transcript.
         *args: As for ESPnet's CommonPreprocessor.
         **kwargs: The same.
 
@@ -69,6 +76,9 @@ class HKDPreprocessor(CommonPreprocessor):
         before_token: bool = False,
         extra_text: str | None = None,
         extra_share: float = 0.5,
+        pause_prob: float = 0.0,
+        pause_seconds: Sequence[float] = (0.2, 5.0),
+        pause_only_prob: float = 0.0,
         **kwargs: Any,
     ) -> None:
         known = inspect.signature(CommonPreprocessor.__init__).parameters
@@ -96,6 +106,18 @@ class HKDPreprocessor(CommonPreprocessor):
                 wanted=", ".join(TOKEN_TYPES),
                 remedy="choose one of these with --token_type, or train without "
                 "preprocessor_conf.store",
+            )
+        self.pause_prob = _probability("pause_prob", pause_prob)
+        self.pause_only_prob = _probability(
+            "pause_only_prob", pause_only_prob, most=1 - self.pause_prob
+        )
+        self.pause_seconds = _range("pause_seconds", pause_seconds)
+        if self.pause_prob + self.pause_only_prob > 0 and not self.fs:
+            raise ConfigError(
+                "Pauses need the rate of the recordings.",
+                got="preprocessor_conf.fs not set",
+                wanted="their rate in Hz, such as `fs: 16000`",
+                remedy="add it to preprocessor_conf",
             )
         self.store = store
         self.missing_teacher = missing_teacher
@@ -126,6 +148,8 @@ class HKDPreprocessor(CommonPreprocessor):
     ) -> dict[str, np.ndarray]:
         raw = data.get(self.text_name)
         processed: dict[str, np.ndarray] = super().__call__(uid, data)
+        if self.train and self._pause(uid, processed) and isinstance(raw, str):
+            raw = ""
         if raw is None or self.text_cleaner is None:
             return processed
         if self._extra is not None and self.train:
@@ -161,6 +185,33 @@ class HKDPreprocessor(CommonPreprocessor):
     def _numbers(self, text: str) -> list[int]:
         """The numbers of a cleaned text's tokens."""
         return self.token_id_converter.tokens2ids(self.tokenizer.text2tokens(text))
+
+    def _pause(self, uid: str, processed: dict[str, np.ndarray]) -> bool:
+        """Put pauses into the speech; whether they took its and the text's place."""
+        speech = processed.get(self.speech_name)
+        share = self.pause_prob + self.pause_only_prob
+        if speech is None or share == 0:
+            return False
+        # As ESPnet's own augmentation does: its workers seed this generator.
+        chance = np.random.random()
+        if chance >= share:
+            return False
+        if speech.ndim != 1:
+            raise DataError(
+                f"The speech of {uid} has several channels, and pauses need one.",
+                got=f"shape {speech.shape}",
+                wanted="(samples,)",
+                remedy="set preprocessor_conf.pause_prob and pause_only_prob to 0",
+            )
+        rng = np.random.default_rng(np.random.randint(2**31))
+        shortest, longest = self.pause_seconds
+        seconds = np.exp(rng.uniform(np.log(shortest), np.log(longest)))
+        if chance < self.pause_prob:
+            processed[self.speech_name] = add_pause(speech, self.fs, seconds, rng)
+            return False
+        processed[self.speech_name] = make_pause(speech, self.fs, seconds, rng)
+        processed[self.text_name] = processed[self.text_name][:0]
+        return True
 
     def __getstate__(self) -> dict[str, Any]:
         # Worker processes that are spawned open the store for themselves.
@@ -247,6 +298,24 @@ class HKDPreprocessor(CommonPreprocessor):
                 self.store,
                 uid,
             )
+
+
+def _probability(key: str, value: Any, *, most: float = 1.0) -> float:
+    return check_number(f"preprocessor_conf.{key}", value, least=0.0, most=most)
+
+
+def _range(key: str, value: Any) -> tuple[float, float]:
+    """A lower and an upper limit above 0, as YAML lists them."""
+    name = f"preprocessor_conf.{key}"
+    if not isinstance(value, list | tuple) or len(value) != 2:
+        raise ConfigError(
+            f"{name} is no range.",
+            got=repr(value),
+            wanted="a list of two numbers, such as [0.2, 5.0]",
+            remedy="correct it in the training configuration",
+        )
+    least = check_number(name, value[0], above=0.0)
+    return least, check_number(name, value[1], least=least)
 
 
 def _single(cleaner: Any) -> str | None:

@@ -74,3 +74,47 @@ def test_an_impossible_start_is_refused(initial_weight):
         WeightPredictor(16, initial_weight=initial_weight)
     assert error.value.got == initial_weight
     assert "initial_weight" in error.value.remedy
+
+
+@pytest.mark.parametrize("initial_weight", [0.05, 0.25])
+def test_the_mean_weight_starts_where_it_should_above_a_floor(initial_weight):
+    torch.manual_seed(0)
+    predictor = WeightPredictor(64, initial_weight=initial_weight, floor=0.1)
+    weights = predictor(torch.randn(8, 100, 64), torch.full((8,), 100))
+    assert float(weights.detach().mean()) == pytest.approx(initial_weight, abs=0.02)
+
+
+def test_a_floor_takes_all_weight_of_frames_below_it_and_stretches_the_rest():
+    plain, hidden = WeightPredictor(16, initial_weight=0.3).eval(), draw()
+    torch.nn.init.normal_(plain.linear.weight)
+    floored = WeightPredictor(16, floor=0.4).eval()
+    floored.load_state_dict(plain.state_dict())
+    sigmoid, weights = plain(hidden, LENGTHS), floored(hidden, LENGTHS)
+    below = sigmoid <= 0.4
+    assert 5 < below.sum() < below.numel() - 5
+    assert not weights[below].any()
+    torch.testing.assert_close(weights[~below], (sigmoid[~below] - 0.4) / 0.6)
+    # A weight of 1 stays 1, and padding stays 0.
+    assert float(weights.detach().max()) <= 1
+    assert not weights[1, 1:].any()
+
+
+def test_a_minute_of_pause_fires_nothing_above_a_floor_and_tokens_without():
+    from espnet_hkd.cif import integrate_and_fire
+
+    pause, lengths = torch.randn(1, 1500, 16), torch.tensor([1500])
+    fired = {}
+    for floor in (0.0, 0.05):
+        predictor = WeightPredictor(16, floor=floor).eval()
+        torch.nn.init.zeros_(predictor.linear.weight)
+        # What AN4's pauses carried: a frame little, a minute eight tokens.
+        torch.nn.init.constant_(predictor.linear.bias, -5.2)
+        weights = predictor(pause, lengths)
+        fired[floor] = int(integrate_and_fire(pause, weights, lengths).lengths[0])
+    assert fired == {0.0: 8, 0.05: 0}
+
+
+@pytest.mark.parametrize("floor", [-0.1, 1.0])
+def test_a_floor_out_of_range_is_refused(floor):
+    with pytest.raises(ConfigError, match="floor"):
+        WeightPredictor(16, floor=floor)

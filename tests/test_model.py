@@ -29,6 +29,7 @@ STATISTICS = {
     "acc_acd",
     "count_error",
     "ctc_infeasible",
+    "own_mass",
 }
 PLAIN = {}
 ACD = {"acd_weight": 1.0, "teacher_dim": 8}

@@ -25,18 +25,27 @@ class WeightPredictor(nn.Module):
     published code, whose weights start at 0.5 where about 0.28 is needed; here they
     start at `initial_weight`.
 
+    A sigmoid is never 0: frames that hold nothing, a pause above all, add up to a token
+    in the end. With a `floor` f a frame weighs max(0, sigmoid - f) / (1 - f).
+
     Args:
         size: D, width of the frames.
         initial_weight: Mean weight of a fresh predictor, in (0, 1): the tokens per
             encoder frame of the training data.
         dropout_rate: Dropout before the linear layer.
+        floor: Sigmoid up to which a frame carries nothing, in [0, 1).
 
     Raises:
-        ConfigError: `initial_weight` is out of range.
+        ConfigError: `initial_weight` or `floor` is out of range.
     """
 
     def __init__(
-        self, size: int, *, initial_weight: float = 0.25, dropout_rate: float = 0.2
+        self,
+        size: int,
+        *,
+        initial_weight: float = 0.25,
+        dropout_rate: float = 0.2,
+        floor: float = 0.0,
     ) -> None:
         super().__init__()
         if not 0.0 < initial_weight < 1.0:
@@ -46,14 +55,21 @@ class WeightPredictor(nn.Module):
                 wanted="0 < initial_weight < 1",
                 remedy="set decoder_conf.initial_weight to tokens per encoder frame",
             )
+        if not 0.0 <= floor < 1.0:
+            raise ConfigError(
+                "the floor under the weights of the CIF is out of range",
+                got=floor,
+                wanted="0 <= floor < 1",
+                remedy="set decoder_conf.weight_floor, such as 0.05; 0 is none",
+            )
+        self.floor = floor
         self.conv = nn.Conv1d(size, size, 3, padding=1)
         self.dropout = nn.Dropout(dropout_rate)
         self.linear = nn.Linear(size, 1)
         # Small enough that the bias alone decides where the weights start.
         nn.init.xavier_uniform_(self.linear.weight, gain=0.1)
-        nn.init.constant_(
-            self.linear.bias, math.log(initial_weight / (1 - initial_weight))
-        )
+        start = floor + initial_weight * (1 - floor)
+        nn.init.constant_(self.linear.bias, math.log(start / (1 - start)))
 
     def forward(self, hidden: Tensor, lengths: Tensor) -> Tensor:
         """Weights (B, T) in [0, 1], 0 on padding, of frames (B, T, D).
@@ -67,4 +83,6 @@ class WeightPredictor(nn.Module):
         mixed = self.conv(hidden.transpose(1, 2)).transpose(1, 2)  # (B, T, D)
         logits = self.linear(self.dropout(mixed)).squeeze(-1)
         weights = logits.to(at_least_float32(logits)).sigmoid()
+        if self.floor > 0:
+            weights = (weights - self.floor).clamp(min=0.0) / (1 - self.floor)
         return weights.masked_fill(~valid, 0.0)

@@ -41,11 +41,13 @@ class DecoderOutput(NamedTuple):
         merged: (B, U, D), decoder state and CIF vector merged; what linguistic
             distillation teaches and what the vocabulary projection reads.
         fired: The integration; `fired.states` is what acoustic distillation teaches.
+        weights: (B, T), as predicted, unscaled.
     """
 
     logits: torch.Tensor
     merged: torch.Tensor
     fired: FiredTokens
+    weights: torch.Tensor
 
 
 class CausalLayer(torch.nn.Module):
@@ -136,6 +138,8 @@ class CIFDecoder(AbsDecoder, CIFScorer):
             weights costs there.
         initial_weight: Mean weight of a frame before training, in (0, 1); good is the
             corpus' number of tokens (end-of-sentence included) per encoder frame.
+        weight_floor: What a frame's weight must exceed to count, in [0, 1), in training
+            and decoding alike; so that pauses fire nothing. 0, as published: none.
 
     Raises:
         ConfigError: For an unknown key or a value out of range.
@@ -157,6 +161,7 @@ class CIFDecoder(AbsDecoder, CIFScorer):
         count_search: int = 0,
         count_penalty: float = 1.0,
         initial_weight: float = 0.25,
+        weight_floor: float = 0.0,
         **unknown: Any,
     ) -> None:
         super().__init__()
@@ -171,6 +176,7 @@ class CIFDecoder(AbsDecoder, CIFScorer):
         check_number(
             "decoder_conf.initial_weight", initial_weight, above=0.0, below=1.0
         )
+        check_number("decoder_conf.weight_floor", weight_floor, least=0.0, below=1.0)
         self.threshold = check_number(
             "decoder_conf.threshold", threshold, above=0.5, most=1.0
         )
@@ -186,7 +192,10 @@ class CIFDecoder(AbsDecoder, CIFScorer):
         self.set_special_tokens(blank=0, unk=1, eos=vocab_size - 1)
 
         self.weight_predictor = WeightPredictor(
-            size, initial_weight=initial_weight, dropout_rate=dropout_rate
+            size,
+            initial_weight=initial_weight,
+            dropout_rate=dropout_rate,
+            floor=weight_floor,
         )
         self.embed = torch.nn.Embedding(vocab_size, size)
         torch.nn.init.normal_(self.embed.weight, std=size**-0.5)
@@ -302,11 +311,17 @@ class CIFDecoder(AbsDecoder, CIFScorer):
         targets: torch.Tensor,
     ) -> DecoderOutput:
         """As `forward`, with everything that the losses need."""
-        fired = self.fire(
-            hidden, lengths, targets=targets, max_tokens=int(ys_in.size(1))
+        weights = self.predict_weights(hidden, lengths)
+        fired = self._integrate(
+            hidden,
+            weights,
+            lengths,
+            self.tail,
+            targets=targets,
+            max_tokens=int(ys_in.size(1)),
         )
         logits, merged = self.forward_tokens(fired.states, ys_in)
-        return DecoderOutput(logits, merged, fired)
+        return DecoderOutput(logits, merged, fired, weights)
 
     def _input(
         self, tokens: torch.Tensor, previous: torch.Tensor, first: int

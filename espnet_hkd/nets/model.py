@@ -25,6 +25,7 @@ from espnet_hkd.losses.regression import KINDS, RegressionTerms, regression_term
 from espnet_hkd.nets.decoder import CIFDecoder, DecoderOutput
 from espnet_hkd.nets.lexicon import LexiconCTC
 from espnet_hkd.nets.loading import announce_loading, check_weights
+from espnet_hkd.nets.own_mass import own_mass
 from espnet_hkd.nets.pseudo_speech import PseudoSpeech
 from espnet_hkd.nets.token_means import TokenMeans
 from espnet_hkd.nets.void_options import MODEL
@@ -284,7 +285,7 @@ class CIFASRModel(ESPnetASRModel):
         att = label_smoothed_cross_entropy(
             output.logits[valid], ys_out[valid], self.lsm_weight
         )
-        ctc, infeasible = self._ctc_term(hidden, lengths, text, text_lengths)
+        ctc, infeasible, best = self._ctc_term(hidden, lengths, text, text_lengths)
         quantity = quantity_loss(output.fired.mass, targets)
         acd, acc_acd, lrd = self._distillation_terms(output, ys_out, kwargs)
         lexicon = self._lexicon_term(inner, lengths, text)
@@ -318,6 +319,9 @@ class CIFASRModel(ESPnetASRModel):
             "acc_acd": acc_acd,
             "count_error": (fired - targets).abs().float().mean(),
             "ctc_infeasible": infeasible,
+            "own_mass": own_mass(
+                output.weights, best, lengths, text_lengths, blank=self.blank_id
+            ),
         }
         # ESPnet averages statistics over ranks and cannot do so for integers.
         stats = {key: value.detach().float() for key, value in stats.items()}
@@ -381,13 +385,17 @@ class CIFASRModel(ESPnetASRModel):
         lengths: torch.Tensor,
         text: torch.Tensor,
         text_lengths: torch.Tensor,
-    ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Sum of CTC losses, and the share of utterances too short to have one."""
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """Sum of CTC losses, share of utterances too short for one, and best symbols.
+
+        The symbols (B, T) are all blank in a model without CTC.
+        """
         lengths = lengths.to(text.device)
         repeated = (text[:, 1:] == text[:, :-1]) & (text[:, 1:] != self.ignore_id)
         infeasible = (text_lengths + repeated.sum(1) > lengths).float().mean()
         if self.ctc_weight == 0:
-            return hidden.new_zeros(()), infeasible
+            best = torch.full_like(hidden[..., 0], self.blank_id, dtype=torch.long)
+            return hidden.new_zeros(()), infeasible, best
         logits = self.ctc.ctc_lo(
             torch.nn.functional.dropout(hidden, self.ctc.dropout_rate, self.training)
         )
@@ -401,7 +409,7 @@ class CIFASRModel(ESPnetASRModel):
                 reduction="sum",
                 zero_infinity=True,
             )
-        return loss, infeasible
+        return loss, infeasible, logits.detach().argmax(-1)
 
     def _lexicon_term(
         self, inner: list[torch.Tensor], lengths: torch.Tensor, text: torch.Tensor

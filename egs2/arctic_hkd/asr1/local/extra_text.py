@@ -13,9 +13,9 @@ from pathlib import Path
 
 from prepare_arctic import SETS, read_table
 from speak_flite import choose_sentences
+from tools.corpus import read_lines
 
 from espnet_hkd.errors import HKDError
-from tools.corpus import read_lines
 
 
 def get_parser() -> argparse.ArgumentParser:

@@ -14,8 +14,9 @@ import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from espnet_hkd.errors import DataError, HKDError
 from tools.corpus import read_lines
+
+from espnet_hkd.errors import DataError, HKDError
 
 PAUSE = "pau"
 

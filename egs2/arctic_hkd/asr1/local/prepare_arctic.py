@@ -18,8 +18,9 @@ from collections import defaultdict
 from dataclasses import dataclass
 from pathlib import Path
 
-from espnet_hkd.errors import DataError, HKDError
 from tools.corpus import check_audio, read_lines, some
+
+from espnet_hkd.errors import DataError, HKDError
 
 SETS = ("train", "dev", "test")
 PROMPT = re.compile(r'^\(\s*(?P<id>\S+)\s+"(?P<text>.*)"\s*\)$')

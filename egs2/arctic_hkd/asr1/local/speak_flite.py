@@ -20,9 +20,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from prepare_arctic import Utterance, read_table, spoken_form, write_set
+from tools.corpus import read_lines
 
 from espnet_hkd.errors import DataError, HKDError
-from tools.corpus import read_lines
 
 VOICES = ("slt", "rms", "awb")
 
