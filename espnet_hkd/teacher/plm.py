@@ -26,6 +26,11 @@ import torch
 from espnet_hkd.errors import PLMError
 from espnet_hkd.teacher.align import END_SPAN
 from espnet_hkd.teacher.locate import find_plm, missing_transformers, plm_digest
+from espnet_hkd.teacher.offsets import (
+    check_coverage,
+    extend_over_marks,
+    with_whole_offsets,
+)
 from espnet_hkd.teacher.windows import Window, windows
 
 # Products of fewer rows than this are summed in another order on common CPUs.
@@ -112,7 +117,7 @@ class PLM:
         self.digest = digest
         self.lower = lower
         self._model = model.eval()
-        self._tokenizer = tokenizer.backend_tokenizer
+        self._tokenizer = with_whole_offsets(tokenizer.backend_tokenizer)
         # Texts are never cut, and "[SEP]" in a transcript is five characters of text.
         self._tokenizer.no_truncation()
         self._tokenizer.no_padding()
@@ -220,6 +225,8 @@ class PLM:
     def _cut(self, texts: Sequence[str]) -> list[Pieces]:
         lowered = [lower(text) if self.lower else (text, None) for text in texts]
         encodings = self._tokenizer.encode_batch([text for text, _ in lowered])
+        for (text, _), encoding in zip(lowered, encodings, strict=True):
+            check_coverage(self.name, text, encoding.offsets, self._tokenizer)
         return [
             self._pieces(text, owners, encoding)
             for text, (_, owners), encoding in zip(
@@ -247,6 +254,7 @@ class PLM:
             while first < last and text[last - 1].isspace():
                 last -= 1
             spans[row] = first, first if number == self._unknown else last
+        extend_over_marks(text, spans)
         types = np.array(encoding.type_ids, dtype=np.int64)
         return Pieces(ids, types, begin, end, spans)
 
