@@ -3,12 +3,12 @@
 Any encoder or decoder-only model with a fast tokenizer. Weights are read from
 safetensors only, and no code that comes with a model is ever run.
 
-A batch holds texts of equal length only, so nothing is padded. On a CPU a matrix product
-sums each row alike whatever the other rows are, as long as there are enough of them
-(`PRODUCT_ROWS`); short texts at the end of a length are read several times to make them
-up. A GPU chooses its kernel by the number of rows, so there every batch is of eight. So
-a text's states depend on nothing but the text, and few texts are read in vain. Another
-device may round the last bit otherwise.
+A batch holds texts of equal length only, so nothing is padded. On a CPU a matrix
+product sums each row alike whatever the other rows are, as long as there are enough of
+them (`PRODUCT_ROWS`); the last short texts of a length are read several times to make
+them up. A GPU chooses its kernel by the number of rows, so there every batch is of
+eight. So a text's states depend on nothing but the text, and few texts are read in
+vain. Another device may round the last bit otherwise.
 """
 
 from __future__ import annotations
