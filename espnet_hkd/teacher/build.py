@@ -46,7 +46,7 @@ logger = logging.getLogger(__name__)
 # So many texts are some hundred megabytes: what a killed process loses at most.
 TEXTS_PER_SHARD = 4096
 # Names of what a killed writer may have left under a temporary name.
-_TEMPORARY = (".shard-*", ".part-*", ".store.json.*")
+_TEMPORARY = (".shard-*", ".part-*", ".store.*")
 
 Reader = Callable[[Sequence[str]], Iterable[tuple[int, np.ndarray, np.ndarray]]]
 """Texts -> (index of the text, states (S, E) float32, spans (S, 2)), in any order."""

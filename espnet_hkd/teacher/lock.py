@@ -1,6 +1,6 @@
 """One writer at a time in a teacher store, on one machine or on several.
 
-The lock is a file that exists while somebody writes. Creating a file that must not
+The lock is a file that exists while somebody writes. Giving a file a name that must not
 exist is atomic, over NFS too, where locks of the operating system are not reliable. It
 is held while a shard is written, for seconds, and not while the PLM reads.
 """
@@ -110,10 +110,26 @@ def _guard(path: Path) -> Path:
 
 
 def _create(path: Path, content: Mapping[str, Any]) -> bool:
-    """Create a file if there is none of that name: whether there was none."""
+    """Create a file if there is none of that name: whether there was none.
+
+    It has its content from the beginning, so that a process that is killed here leaves
+    no lock that does not say whose it was.
+    """
+    text = json.dumps(content)
+    temporary = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
     try:
-        with path.open("x", encoding="utf-8") as file:
-            json.dump(content, file)
+        temporary.write_text(text, encoding="utf-8")
+        try:
+            os.link(temporary, path)
+        # The holder of the lock tidies up.
+        except (FileExistsError, FileNotFoundError):
+            return False
+        # A file system without hard links.
+        except OSError:
+            with path.open("x", encoding="utf-8") as file:
+                file.write(text)
+        finally:
+            temporary.unlink(missing_ok=True)
     except FileExistsError:
         return False
     except OSError as error:
