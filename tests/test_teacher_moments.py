@@ -7,7 +7,6 @@ import json
 import numpy as np
 import pytest
 
-from espnet_hkd.errors import StoreError
 from espnet_hkd.teacher.moments import Moments
 from espnet_hkd.teacher.store import TeacherStore
 from tests.teacher_material import TEXTS, build_words
@@ -58,13 +57,20 @@ def test_a_store_records_the_moments_of_its_states(tmp_path):
     np.testing.assert_allclose(store.moments.deviation, states.std(0), rtol=1e-6)
 
 
-def test_a_store_of_an_earlier_version_names_the_remedy(tmp_path):
+def test_a_store_of_an_earlier_version_is_measured_when_asked(tmp_path):
     build_words(TEXTS, tmp_path)
     path = tmp_path / "store.json"
+    recorded = TeacherStore.open(tmp_path).moments
     record = json.loads(path.read_text())
     del record["mean"], record["deviation"]
     path.write_text(json.dumps(record))
-    with pytest.raises(StoreError, match="extract_teacher command again"):
-        TeacherStore.open(tmp_path).moments  # noqa: B018
-    build_words(TEXTS, tmp_path)
-    assert len(TeacherStore.open(tmp_path).moments.mean) == 5
+    measured = TeacherStore.open(tmp_path).moments
+    np.testing.assert_array_equal(measured.mean, recorded.mean)
+    np.testing.assert_array_equal(measured.deviation, recorded.deviation)
+
+
+def test_of_many_pieces_an_even_sample_is_read(monkeypatch):
+    states = np.arange(20.0)[:, None]
+    monkeypatch.setattr("espnet_hkd.teacher.moments.SAMPLE", 5)
+    moments = Moments.of_sample([states[:8], states[8:]])
+    np.testing.assert_allclose(moments.mean, np.mean([0, 4, 8, 12, 16]))

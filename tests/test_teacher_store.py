@@ -17,7 +17,6 @@ import pytest
 import safetensors.numpy
 
 from espnet_hkd.errors import PLMError, StoreError
-from espnet_hkd.teacher import build as build_module
 from espnet_hkd.teacher.build import build_store, merge_store
 from espnet_hkd.teacher.store import TeacherStore, shard_of
 from espnet_hkd.teacher.text import text_key
@@ -210,15 +209,15 @@ def test_a_killed_process_resumes_with_the_shards_it_finished(tmp_path):
 @pytest.mark.parametrize("renames", [0, 1, 2], ids="killed before rename {}".format)
 def test_a_process_killed_at_a_rename_loses_no_old_text(tmp_path, monkeypatch, renames):
     build_words(TEXTS[:10], tmp_path, shards=1)
-    commit, done = build_module.commit, []
+    rename, done = os.replace, []
 
-    def die(path):
+    def die(old, new):
         if len(done) == renames:
             raise KeyboardInterrupt
-        done.append(path)
-        commit(path)
+        done.append(new)
+        rename(old, new)
 
-    monkeypatch.setattr(build_module, "commit", die)
+    monkeypatch.setattr(os, "replace", die)
     with pytest.raises(KeyboardInterrupt):
         build_words(TEXTS[10:12], tmp_path)
     monkeypatch.undo()

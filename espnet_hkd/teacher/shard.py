@@ -9,21 +9,19 @@ from __future__ import annotations
 
 import bisect
 import hashlib
-import json
-import math
-import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
+import safetensors
+import safetensors.numpy
 
 from espnet_hkd.errors import StoreError
+from espnet_hkd.files import replace_file
 from espnet_hkd.teacher.text import KEY_BYTES
 
-STATE_DTYPES = {"float16": "F16", "float32": "F32"}
-_NUMPY = {"U8": "u1", "I64": "<i8", "I32": "<i4", "F16": "<f2", "F32": "<f4"}
-_HEADER_LIMIT = 1 << 20
+STATE_DTYPES = ("float16", "float32")
 
 
 @dataclass(frozen=True)
@@ -51,9 +49,17 @@ class ShardRecord:
     pieces: int
 
     @classmethod
-    def from_json(cls, record: Mapping) -> ShardRecord:
+    def from_json(cls, record: Mapping, index: int) -> ShardRecord:
+        """Of shard `index`.
+
+        Raises:
+            KeyError, OverflowError, TypeError, ValueError: It is no such record.
+        """
+        # A name of another form could lead out of the store's folder.
+        if record["file"] != shard_name(index):
+            raise ValueError(f"file {record['file']!r}, not {shard_name(index)!r}")
         return cls(
-            str(record["file"]),
+            shard_name(index),
             str(record["sha256"]),
             int(record["bytes"]),
             int(record["texts"]),
@@ -76,20 +82,16 @@ class Shard:
 
     def __init__(self, path: Path, *, width: int, dtype: str) -> None:
         self.path = path
-        try:
-            raw = np.memmap(path, dtype=np.uint8, mode="r")
-        except (OSError, ValueError) as error:
-            raise damaged(path, f"it cannot be read: {error}") from error
-        tensors = _tensors(path, np.asarray(raw))
+        tensors = _map_tensors(path)
         wanted = {
-            "keys": ("U8", (KEY_BYTES,)),
-            "states": (STATE_DTYPES[dtype], (width,)),
-            "spans": ("I32", (2,)),
-            "offsets": ("I64", ()),
+            "keys": ("uint8", (KEY_BYTES,)),
+            "states": (dtype, (width,)),
+            "spans": ("int32", (2,)),
+            "offsets": ("int64", ()),
         }
         for name, (kind, row) in wanted.items():
             array = tensors.get(name)
-            if array is None or array.dtype != _NUMPY[kind] or array.shape[1:] != row:
+            if array is None or array.dtype != kind or array.shape[1:] != row:
                 found = (
                     "none" if array is None else f"{array.dtype} of shape {array.shape}"
                 )
@@ -119,101 +121,74 @@ class Shard:
             return index
         return None
 
+    def all_keys(self) -> list[bytes]:
+        """The keys in their order."""
+        return self.keys.view(f"V{KEY_BYTES}")[:, 0].tolist()
+
     def __getitem__(self, index: int) -> TeacherEntry:
         rows = slice(int(self.offsets[index]), int(self.offsets[index + 1]))
         return TeacherEntry(self.states[rows], self.spans[rows])
 
     def items(self) -> Iterable[tuple[bytes, TeacherEntry]]:
-        for index in range(len(self)):
-            yield self.keys[index].tobytes(), self[index]
+        for index, key in enumerate(self.all_keys()):
+            yield key, self[index]
 
 
-def stage_shard(
-    path: Path, entries: Mapping[bytes, TeacherEntry], *, width: int, dtype: str
-) -> ShardRecord:
-    """Write a shard under its temporary name and sync it; `commit` gives it its name.
+def write_shard(
+    path: Path,
+    entries: Mapping[bytes, TeacherEntry],
+    *,
+    width: int,
+    dtype: str,
+    announce: Callable[[ShardRecord], None],
+) -> None:
+    """Write a shard; the file of before stays until the new one is whole and verified.
 
     The same entries give the same bytes.
 
+    Args:
+        path: The shard's file.
+        entries: Of each key.
+        width: E.
+        dtype: Of the states.
+        announce: Called with the shard's record before the shard gets its name.
+
     Raises:
-        StoreError: It cannot be written, for example because the disk is full.
+        StoreError: It cannot be written, for example because the disk is full, or what
+            is read back is not what was written.
     """
     keys = sorted(entries)
-    state_type = np.dtype(_NUMPY[STATE_DTYPES[dtype]])
     lengths = [len(entries[key].states) for key in keys]
-    pieces = sum(lengths)
-    # Wide items first: every tensor is then aligned to its own item size.
-    layout = {
-        "offsets": ("I64", (len(keys) + 1,)),
-        "spans": ("I32", (pieces, 2)),
-        "states": (STATE_DTYPES[dtype], (pieces, width)),
-        "keys": ("U8", (len(keys), KEY_BYTES)),
-    }
+    # The empty arrays give shape and type where there are no texts.
+    states = [np.zeros((0, width), dtype), *(entries[key].states for key in keys)]
+    spans = [np.zeros((0, 2), np.int32), *(entries[key].spans for key in keys)]
+    data = safetensors.numpy.save(
+        {
+            "keys": np.frombuffer(b"".join(keys), np.uint8).reshape(-1, KEY_BYTES),
+            "offsets": np.cumsum([0, *lengths], dtype=np.int64),
+            "states": np.concatenate(states, dtype=dtype),
+            "spans": np.concatenate(spans, dtype=np.int32),
+        }
+    )
+    record = ShardRecord(
+        file=path.name,
+        sha256=hashlib.sha256(data).hexdigest(),
+        bytes=len(data),
+        texts=len(keys),
+        pieces=sum(lengths),
+    )
 
-    def chunks() -> Iterable[bytes | memoryview]:
-        yield _header(layout)
-        offsets = np.concatenate([[0], np.cumsum(lengths, dtype="<i8")]).astype("<i8")
-        yield offsets.tobytes()
-        for key in keys:
-            yield entries[key].spans.astype("<i4", copy=False).tobytes()
-        for key in keys:
-            yield entries[key].states.astype(state_type, copy=False).tobytes()
-        yield from keys
+    def write(temporary: Path) -> None:
+        temporary.write_bytes(data)
+        digest = file_sha256(temporary)
+        if digest != record.sha256:
+            raise damaged(path, f"sha256 {digest} was read back, not {record.sha256}")
+        announce(record)
 
-    digest, size = stage(path, chunks())
-    return ShardRecord(path.name, digest, size, len(keys), pieces)
-
-
-def stage(path: Path, chunks: Iterable[bytes | memoryview]) -> tuple[str, int]:
-    """Write chunks to the temporary file of `path`, synced: (sha256, bytes).
-
-    Raises:
-        StoreError: Writing failed; nothing of it is left.
-    """
-    digest, size = hashlib.sha256(), 0
-    staged = _staged(path)
     try:
-        with staged.open("wb") as file:
-            for chunk in chunks:
-                file.write(chunk)
-                digest.update(chunk)
-                size += len(chunk)
-            file.flush()
-            os.fsync(file.fileno())
-    except OSError as error:
-        staged.unlink(missing_ok=True)
-        raise unwritable(path, error) from error
-    return digest.hexdigest(), size
-
-
-def commit(path: Path) -> None:
-    """Give a staged file its name; after a crash the old file or the new one is there,
-    whole.
-
-    Raises:
-        StoreError: The file system refused.
-    """
-    try:
-        os.replace(_staged(path), path)
-        folder = os.open(path.parent, os.O_RDONLY)
-        try:
-            os.fsync(folder)
-        finally:
-            os.close(folder)
+        replace_file(path, write)
     except OSError as error:
         raise unwritable(path, error) from error
-
-
-def make_folder(folder: Path) -> None:
-    """Make the folder of a store.
-
-    Raises:
-        StoreError: There is a file of that name, or one may not write there.
-    """
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise unwritable(folder, error) from error
 
 
 def file_sha256(path: Path) -> str:
@@ -243,38 +218,16 @@ def damaged(path: Path, what: str) -> StoreError:
     )
 
 
-def _staged(path: Path) -> Path:
-    return path.with_name(path.name + ".tmp")
-
-
-def _header(layout: Mapping[str, tuple[str, tuple[int, ...]]]) -> bytes:
-    fields, begin = {}, 0
-    for name, (kind, shape) in layout.items():
-        end = begin + np.dtype(_NUMPY[kind]).itemsize * math.prod(shape)
-        fields[name] = {"dtype": kind, "shape": shape, "data_offsets": [begin, end]}
-        begin = end
-    header = json.dumps(fields, separators=(",", ":")).encode()
-    header += b" " * (-len(header) % 8)
-    return len(header).to_bytes(8, "little") + header
-
-
-def _tensors(path: Path, raw: np.ndarray) -> dict[str, np.ndarray]:
-    """The tensors of a safetensors file as views of its bytes."""
-    length = int.from_bytes(raw[:8].tobytes(), "little")
-    if not 2 <= length <= min(_HEADER_LIMIT, len(raw) - 8):
-        raise damaged(path, f"{len(raw)} bytes without a safetensors header")
-    tensors, reached = {}, 0
+def _map_tensors(path: Path) -> dict[str, np.ndarray]:
+    """The tensors of a safetensors file as read-only views of its bytes."""
+    tensors = {}
     try:
-        fields = json.loads(raw[8 : 8 + length].tobytes())
-        fields.pop("__metadata__", None)
-        data = raw[8 + length :]
-        for name, field in fields.items():
-            begin, end = field["data_offsets"]
-            tensors[name] = data[begin:end].view(_NUMPY[field["dtype"]])
-            tensors[name] = tensors[name].reshape(field["shape"])
-            reached = max(reached, end)
-    except (AttributeError, KeyError, TypeError, ValueError) as error:
-        raise damaged(path, f"its header cannot be read: {error}") from error
-    if reached != len(data):
-        raise damaged(path, f"{len(data)} bytes of tensors instead of {reached}")
+        # The library's NumPy form copies; PyTorch's is a view of the mapped file.
+        with safetensors.safe_open(path, framework="pt") as file:
+            for name in file.keys():  # noqa: SIM118 (it is no dictionary)
+                tensors[name] = file.get_tensor(name).numpy()
+                tensors[name].flags.writeable = False
+    # PyTorch has RuntimeError for what it cannot map, TypeError for types of its own.
+    except (OSError, safetensors.SafetensorError, RuntimeError, TypeError) as error:
+        raise damaged(path, f"it cannot be read: {error}") from error
     return tensors

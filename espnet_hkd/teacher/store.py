@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import json
 import shlex
+import time
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -19,6 +20,7 @@ from typing import Any
 import numpy as np
 
 from espnet_hkd.errors import MissingTeacherError, StoreError
+from espnet_hkd.teacher.lock import locked
 from espnet_hkd.teacher.moments import Moments
 from espnet_hkd.teacher.shard import (
     STATE_DTYPES,
@@ -32,6 +34,12 @@ from espnet_hkd.teacher.text import canonical_text, text_key
 
 FORMAT = 1
 STORE_JSON = "store.json"
+# Bytes. A record has about 200 for each shard of 4,096 texts.
+_RECORD_LIMIT = 1 << 24
+# Seconds. How long opening waits for somebody who writes to the store.
+_PATIENCE = 30.0
+# What reading a record raises where a value is missing or is not of its kind.
+NOT_A_RECORD = (AttributeError, KeyError, OverflowError, TypeError, ValueError)
 
 
 @dataclass(frozen=True)
@@ -58,6 +66,7 @@ class Settings:
 
     @classmethod
     def from_json(cls, record: Mapping[str, Any]) -> Settings:
+        """Raises one of `NOT_A_RECORD` where a field is missing or cannot be."""
         settings = cls(
             plm=str(record["plm"]),
             digest=str(record["digest"]),
@@ -69,6 +78,8 @@ class Settings:
         )
         if settings.dtype not in STATE_DTYPES:
             raise ValueError(f"dtype {settings.dtype!r}, not one of {[*STATE_DTYPES]}")
+        if not isinstance(settings.cleaner, str | None):
+            raise TypeError(f"cleaner {settings.cleaner!r}, not a name")
         return settings
 
     to_json = asdict
@@ -129,13 +140,33 @@ class TeacherStore:
                 PLM or layer than was asked for.
         """
         folder = Path(folder)
+        begin = time.monotonic()
+        while True:
+            try:
+                store = cls._open_once(folder)
+                break
+            except StoreError:
+                # Between a shard and its record the two do not fit each other.
+                if not locked(folder) or time.monotonic() - begin > _PATIENCE:
+                    raise
+                time.sleep(0.05)
+        store._check_asked(plm, layer)
+        return store
+
+    @classmethod
+    def _open_once(cls, folder: Path) -> TeacherStore:
         record = read_json(folder / STORE_JSON)
         try:
             settings = Settings.from_json(record)
-            shards = [ShardRecord.from_json(shard) for shard in record["shards"]]
+            shards = [
+                ShardRecord.from_json(shard, index)
+                for index, shard in enumerate(record["shards"])
+            ]
             texts, example = int(record["texts"]), record.get("example")
             moments = Moments.from_json(record) if "mean" in record else None
-        except (KeyError, TypeError, ValueError) as error:
+            if not isinstance(example, str | None):
+                raise TypeError(f"example {example!r}, not a text")
+        except NOT_A_RECORD as error:
             raise StoreError(
                 f"{folder / STORE_JSON} is not the record of a teacher store.",
                 got=f"{type(error).__name__}: {error}",
@@ -143,7 +174,6 @@ class TeacherStore:
                 remedy=_make_command(folder),
             ) from error
         store = cls(folder, settings, shards, example, moments)
-        store._check_asked(plm, layer)
         for index in range(len(shards)):
             store._shard(index)
         if len(store) != texts or not shards:
@@ -198,19 +228,9 @@ class TeacherStore:
 
     @property
     def moments(self) -> Moments:
-        """Mean and deviation of the states, as store.json records them.
-
-        Raises:
-            StoreError: The store was made before they were recorded.
-        """
+        """Mean and deviation of the states, as recorded; else (earlier stores) now."""
         if self._moments is None:
-            raise StoreError(
-                f"The teacher store {self.folder} does not say how its states vary.",
-                got=f"{STORE_JSON} without mean and deviation, as earlier versions "
-                "wrote it",
-                wanted="both, to standardise the states",
-                remedy="run its extract_teacher command again: what is there is kept",
-            )
+            self._moments = Moments.of_sample(list(self.states()))
         return self._moments
 
     def states(self) -> Iterator[np.ndarray]:
@@ -281,6 +301,8 @@ def read_json(path: Path) -> dict[str, Any]:
     """
     folder = path.parent
     try:
+        if path.stat().st_size > _RECORD_LIMIT or not path.is_file():
+            raise ValueError(f"not a file of at most {_RECORD_LIMIT:,} bytes")
         record = json.loads(path.read_bytes())
         number = record["format"]
     except FileNotFoundError as error:
@@ -296,7 +318,8 @@ def read_json(path: Path) -> dict[str, Any]:
             if started
             else _make_command(folder),
         ) from error
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    # Brackets within brackets, thousands deep, are a RecursionError.
+    except (OSError, RecursionError, *NOT_A_RECORD) as error:
         raise StoreError(
             f"{path} cannot be read.",
             got=f"{type(error).__name__}: {error}",
