@@ -1,0 +1,1 @@
+"""The page to try a model in a browser: `espnet-hkd demo`, with the extra `page`."""

@@ -1,0 +1,159 @@
+"""The page itself: what is where, and what happens on a click."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import gradio as gr
+
+from espnet_hkd.demo import html
+from espnet_hkd.demo.picture import draw
+from espnet_hkd.demo.transcribe import LONGEST_PIECE, Options, read, transcribe
+from espnet_hkd.demo.words import words_of
+from espnet_hkd.errors import HKDError
+from espnet_hkd.recognize import Recognizer, Transcript
+
+# Seconds between two looks for old files, and their age when they go.
+SWEEP_EVERY, KEEP_FOR = 300, 900
+
+
+class Page:
+    """The state behind the page: the models, and one call to them at a time.
+
+    Args:
+        models: Opened, by the names in the chooser; the first is chosen.
+        minutes: The longest recording taken.
+    """
+
+    def __init__(self, models: Mapping[str, Recognizer], *, minutes: float) -> None:
+        self.models = dict(models)
+        self.minutes = minutes
+
+    def build(self) -> gr.Blocks:
+        """Lay the page out."""
+        names = list(self.models)
+        with gr.Blocks(
+            title="espnet_hkd",
+            analytics_enabled=False,
+            delete_cache=(SWEEP_EVERY, KEEP_FOR),
+        ) as page:
+            gr.Markdown("# espnet_hkd\nSpeak, or choose a recording.")
+            with gr.Row():
+                with gr.Column(scale=2):
+                    audio = gr.Audio(
+                        sources=["upload", "microphone"],
+                        type="filepath",
+                        label="Recording",
+                        elem_id="recording",
+                    )
+                    model = gr.Dropdown(
+                        names, value=names[0], label="Model", elem_id="model"
+                    )
+                    with gr.Accordion("How to decode", open=False):
+                        options = self._options(names[0])
+                    button = gr.Button(
+                        "Transcribe", variant="primary", elem_id="transcribe"
+                    )
+                with gr.Column(scale=3):
+                    result = gr.HTML(elem_id="result")
+                    picture = gr.Plot(label="What CIF did", elem_id="picture")
+                    with gr.Row():
+                        files = [
+                            gr.DownloadButton(
+                                f"{kind.upper()}", visible=False, elem_id=f"as-{kind}"
+                            )
+                            for kind in ("srt", "json")
+                        ]
+            button.click(
+                self.transcribe,
+                [audio, model, *options],
+                [result, picture, *files],
+                concurrency_limit=1,
+                concurrency_id="model",
+                api_visibility="private",
+            )
+            model.change(
+                self.defaults, [model], options, api_visibility="private", queue=False
+            )
+        # One recording at a time; the others wait and see their place.
+        page.queue(default_concurrency_limit=1, max_size=32)
+        return page
+
+    def defaults(self, name: str) -> list[float]:
+        """Beam, CTC weight and tail that a model was packed with."""
+        return list(packed_options(self.models[name]))
+
+    def transcribe(
+        self,
+        audio: str | None,
+        name: str,
+        beam: int,
+        ctc_weight: float,
+        tail: float,
+        progress: Any = gr.Progress(),  # noqa: B008
+    ) -> tuple[str, Any, Any, Any]:
+        """What a click on the button does."""
+        hidden = gr.DownloadButton(visible=False)
+        if audio is None:
+            return "<p>Record or choose something first.</p>", None, hidden, hidden
+        recognizer = self.models[name]
+        options = Options(int(beam), float(ctc_weight), float(tail))
+        try:
+            progress(0.0, desc="reading")
+            samples = read(Path(audio), recognizer.sample_rate, minutes=self.minutes)
+            transcript = transcribe(
+                recognizer,
+                samples,
+                options,
+                lambda share: progress(share, desc="recognising"),
+            )
+            notes, figure = [], None
+            most = int(LONGEST_PIECE * recognizer.sample_rate)
+            if len(samples) > most:
+                notes.append(f"The picture shows the first {LONGEST_PIECE:.0f} s.")
+            if transcript.tokens:
+                figure = draw(recognizer, samples[:most])
+        except HKDError as error:
+            return html.show_error(error), None, hidden, hidden
+        shown = html.show(words_of(transcript), audio, notes)
+        return shown, figure, *self._files(Path(audio), transcript)
+
+    def _options(self, name: str) -> list[Any]:
+        packed = packed_options(self.models[name])
+        return [
+            gr.Slider(1, 20, packed.beam, step=1, label="Beam", elem_id="beam"),
+            gr.Slider(
+                0, 0.9, packed.ctc_weight, step=0.05, label="CTC weight", elem_id="ctc"
+            ),
+            gr.Slider(
+                0,
+                1,
+                packed.tail,
+                step=0.05,
+                label="Tail: rest of weight above which the end fires once more",
+                elem_id="tail",
+            ),
+        ]
+
+    def _files(self, audio: Path, transcript: Transcript) -> list[Any]:
+        """The buttons that download SRT and JSON; they lie with the uploads."""
+        from espnet_hkd.bin.recognize import FORMATS
+
+        folder = Path(tempfile.mkdtemp(dir=audio.parent))
+        buttons = []
+        for kind in ("srt", "json"):
+            path = folder / f"{audio.stem}.{kind}"
+            path.write_text(FORMATS[kind](audio.name, transcript), encoding="utf-8")
+            buttons.append(gr.DownloadButton(value=path, visible=True))
+        return buttons
+
+
+def packed_options(recognizer: Recognizer) -> Options:
+    """What a model was packed with."""
+    conf = recognizer._inference_conf
+    return Options(
+        ctc_weight=conf.get("ctc_weight", 0.0), tail=recognizer.model.decoder.tail
+    )
