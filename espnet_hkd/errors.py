@@ -21,19 +21,17 @@ class HKDError(Exception):
         self,
         problem: str,
         *,
-        got: object = None,
-        wanted: object = None,
-        remedy: str | None = None,
+        got: object,
+        wanted: object,
+        remedy: str,
     ) -> None:
         self.problem = problem
         self.got = got
         self.wanted = wanted
         self.remedy = remedy
-        lines = [problem]
-        for label, value in (("got", got), ("wanted", wanted), ("remedy", remedy)):
-            if value is not None:
-                lines.append(f"  {label + ':':<8}{value}")
-        super().__init__("\n".join(lines))
+        super().__init__(
+            f"{problem}\n  got:    {got}\n  wanted: {wanted}\n  remedy: {remedy}"
+        )
 
     def __reduce__(self):
         # Keyword arguments survive the way from a worker process to its parent.
