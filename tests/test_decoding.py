@@ -46,7 +46,7 @@ def lm(tmp_path_factory):
 
 def recognise(exp, *, seconds=2.0, **options):
     """The best hypothesis of one utterance, and the parts of its score."""
-    options = {"beam_size": 5, "maxlenratio": 3.0, **options}
+    options = {"beam_size": 5, "maxlenratio": 0.0, **options}
     speech2text = Speech2Text(exp / "config.yaml", exp / CHECKPOINT, **options)
     _, _, ids, hypothesis = speech2text(speech(seconds))[0]
     return ids, {name: float(value) for name, value in hypothesis.scores.items()}
@@ -58,7 +58,7 @@ def test_total_is_the_weighted_sum_of_decoder_ctc_and_language_model(exp, lm):
         exp / CHECKPOINT,
         **lm,
         beam_size=5,
-        maxlenratio=3.0,
+        maxlenratio=0.0,
         ctc_weight=0.3,
         lm_weight=0.4,
         penalty=0.5,
