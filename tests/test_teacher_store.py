@@ -17,7 +17,10 @@ import pytest
 import safetensors.numpy
 
 from espnet_hkd.errors import PLMError, StoreError
+from espnet_hkd.teacher import parts as parts_module
+from espnet_hkd.teacher import shard as shard_module
 from espnet_hkd.teacher.build import build_store, merge_store
+from espnet_hkd.teacher.shard import file_sha256 as digest
 from espnet_hkd.teacher.store import TeacherStore, shard_of
 from espnet_hkd.teacher.text import text_key
 from tests.teacher_material import (
@@ -25,6 +28,7 @@ from tests.teacher_material import (
     TEXTS,
     build_words,
     files,
+    flip,
     read_words,
 )
 
@@ -173,6 +177,61 @@ def test_new_texts_are_added_and_the_others_kept(tmp_path):
     build_words(TEXTS, tmp_path.parent / "whole", shards=3)
     here, whole = files(tmp_path), files(tmp_path.parent / "whole")
     assert here == whole
+
+
+def test_where_nothing_is_to_be_added_nothing_is_written(tmp_path, monkeypatch):
+    build_words(TEXTS, tmp_path, shards=3)
+
+    def refuse(*arguments, **options):
+        raise OSError(errno.EROFS, os.strerror(errno.EROFS))
+
+    for name in ("replace", "link", "mkdir", "unlink", "fsync"):
+        monkeypatch.setattr(os, name, refuse)
+    assert build_words(TEXTS, tmp_path).read == 0
+    with pytest.raises(StoreError, match=r"cannot be written(.|\n)*Read-only"):
+        build_words(["NEW"], tmp_path)
+
+
+def test_one_more_text_reads_and_writes_one_shard(tmp_path, monkeypatch):
+    build_words(TEXTS, tmp_path, shards=5)
+    later = os.stat(tmp_path / "store.json").st_mtime_ns + 10**9
+    os.utime(tmp_path / "store.json", ns=(later, later))
+    before = files(tmp_path)
+    digested = []
+    for module in (parts_module, shard_module):
+        monkeypatch.setattr(
+            module,
+            "file_sha256",
+            lambda path: digested.append(path.name) or digest(path),
+        )
+    build_words([*TEXTS, "NEW ONE"], tmp_path)
+    changed = {
+        name for name, content in files(tmp_path).items() if content != before[name]
+    }
+    assert len(changed) == 2
+    assert "store.json" in changed
+    # The new shard, as it was written and as it was recorded.
+    assert len(digested) == 2
+    assert all((changed - {"store.json"}).pop() in name for name in digested)
+
+
+def test_a_shard_changed_after_it_was_recorded_is_read_again(tmp_path):
+    build_words(TEXTS, tmp_path, shards=1)
+    shard = tmp_path / "shard-00000.safetensors"
+    flip(shard, 300)
+    later = os.stat(tmp_path / "store.json").st_mtime_ns + 10**9
+    os.utime(shard, ns=(later, later))
+    assert build_words(TEXTS, tmp_path).read == len(TEXTS)
+    TeacherStore.open(tmp_path).verify()
+
+
+def test_a_shard_that_is_not_read_back_as_written_gets_no_name(tmp_path, monkeypatch):
+    build_words(TEXTS[:10], tmp_path)
+    before = files(tmp_path)
+    monkeypatch.setattr(shard_module, "file_sha256", lambda path: "0" * 64)
+    with pytest.raises(StoreError, match="was read back, not"):
+        build_words(TEXTS, tmp_path)
+    assert files(tmp_path) == before
 
 
 KILLED = """

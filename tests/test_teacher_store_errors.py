@@ -24,6 +24,8 @@ def test_a_missing_store_says_how_to_make_one(tmp_path):
         pytest.param(b"\xff\xfe", "cannot be read", id="not text"),
         pytest.param(b"[]", "cannot be read", id="a list"),
         pytest.param(b"{}", "cannot be read", id="no format"),
+        pytest.param(b"[" * 100_000, "RecursionError", id="deep"),
+        pytest.param(b" " * (1 << 24) + b"{}", "at most 16,777,216 bytes", id="huge"),
         pytest.param(b'{"format": 1}', "not the record", id="no fields"),
         pytest.param(b'{"format": 2}', "format 2(.|\n)*update espnet_hkd", id="later"),
     ],
@@ -33,6 +35,58 @@ def test_an_unusable_store_json_is_named(tmp_path, content, said):
     (tmp_path / "store.json").write_bytes(content)
     with pytest.raises(StoreError, match=said):
         TeacherStore.open(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"width": None},
+        {"width": float("inf")},
+        {"dtype": "int8"},
+        {"dtype": ["float16"]},
+        {"cleaner": ["tacotron"]},
+        {"texts": "many"},
+        {"texts": float("nan")},
+        {"example": 7},
+        {"shards": None},
+        {"shards": [1]},
+        {"shards": "ab"},
+    ],
+    ids=str,
+)
+def test_a_record_with_values_of_another_kind_is_named(tmp_path, change):
+    build_words(TEXTS, tmp_path)
+    record = json.loads((tmp_path / "store.json").read_text()) | change
+    (tmp_path / "store.json").write_text(json.dumps(record))
+    with pytest.raises(StoreError, match="not the record of a teacher store"):
+        TeacherStore.open(tmp_path)
+    with pytest.raises(StoreError):
+        build_words(["NEW"], tmp_path)
+
+
+@pytest.mark.parametrize(
+    "file", ["../shard-00000.safetensors", "/dev/zero", "shard-00001.safetensors", 3]
+)
+def test_a_shard_outside_the_folder_is_not_opened(tmp_path, file):
+    build_words(TEXTS, tmp_path / "store")
+    build_words(TEXTS, tmp_path)
+    path = tmp_path / "store" / "store.json"
+    record = json.loads(path.read_text())
+    record["shards"][0]["file"] = file
+    path.write_text(json.dumps(record))
+    with pytest.raises(StoreError, match=r"not .shard-00000\.safetensors."):
+        TeacherStore.open(tmp_path / "store")
+
+
+@pytest.mark.parametrize(
+    "change", [{"part": -1}, {"part": 2}, {"parts": 10**12}, {"parts": None}], ids=str
+)
+def test_a_part_that_cannot_be_is_named(tmp_path, change):
+    build_words(TEXTS, tmp_path, shards=2, only=1)
+    path = tmp_path / "part-1.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | change))
+    with pytest.raises(StoreError, match="not a record of a teacher store"):
+        build_words(TEXTS, tmp_path, shards=2)
 
 
 def test_a_later_format_is_not_overwritten(tmp_path):

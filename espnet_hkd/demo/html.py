@@ -86,7 +86,8 @@ def _button(word: Word) -> str:
     times = f"{word.start:.2f} to {word.end:.2f} s"
     return (
         f"<button type='button' class='hkd-word' data-start='{word.start:.3f}' "
-        f"data-end='{word.end:.3f}' style='background: rgba(221, 107, 32, {shade:.2f})' "
+        f"data-end='{word.end:.3f}' "
+        f"style='background: rgba(221, 107, 32, {shade:.2f})' "
         f"title='{times}, confidence {word.confidence:.2f}'>"
         f"{html.escape(word.word)}</button>"
     )

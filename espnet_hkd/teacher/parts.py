@@ -20,6 +20,7 @@ from espnet_hkd.teacher.store import (
     NOT_A_RECORD,
     STORE_JSON,
     Settings,
+    example_of,
     read_json,
 )
 
@@ -61,7 +62,8 @@ def known_parts(folder: Path) -> dict[int, Part]:
         if path.exists():
             record = read_json(path)
             settings = Settings.from_json(record)
-            example = record.get("example")
+            example = example_of(record)
+            int(record["texts"])
             since = path.stat().st_mtime_ns
             count = len(record["shards"])
             for index, shard in enumerate(record["shards"]):
@@ -76,7 +78,7 @@ def known_parts(folder: Path) -> dict[int, Part]:
                 Settings.from_json(record),
                 ShardRecord.from_json(record["shard"], index),
                 record["replaces"],
-                record["example"],
+                example_of(record),
                 count,
             )
     except (OSError, *NOT_A_RECORD) as error:

@@ -162,10 +162,8 @@ class TeacherStore:
                 ShardRecord.from_json(shard, index)
                 for index, shard in enumerate(record["shards"])
             ]
-            texts, example = int(record["texts"]), record.get("example")
+            texts, example = int(record["texts"]), example_of(record)
             moments = Moments.from_json(record) if "mean" in record else None
-            if not isinstance(example, str | None):
-                raise TypeError(f"example {example!r}, not a text")
         except NOT_A_RECORD as error:
             raise StoreError(
                 f"{folder / STORE_JSON} is not the record of a teacher store.",
@@ -291,6 +289,14 @@ class TeacherStore:
 def shard_of(key: bytes, shards: int) -> int:
     """The shard a key belongs to: key mod N, the key read as a big-endian number."""
     return int.from_bytes(key, "big") % shards
+
+
+def example_of(record: Mapping[str, Any]) -> str | None:
+    """A text that a record names; raises TypeError where it is none."""
+    example = record.get("example")
+    if not isinstance(example, str | None):
+        raise TypeError(f"example {example!r}, not a text")
+    return example
 
 
 def read_json(path: Path) -> dict[str, Any]:
