@@ -145,7 +145,7 @@ def _teach(model, batch):
     hidden, _, lengths = model._encode_layers(batch["speech"], batch["speech_lengths"])
     ys_in, ys_out = model.add_sos_eos(batch["text"], batch["text_lengths"])
     targets = batch["text_lengths"] + 1
-    return model.decoder.teach(hidden, lengths, ys_in, targets), ys_out
+    return model.decoder.teacher_forced(hidden, lengths, ys_in, targets), ys_out
 
 
 def test_extra_sentences_with_teacher_add_their_regression():

@@ -543,7 +543,7 @@ class CIFASRModel(ESPnetASRModel):
         ys_out = ys_out.masked_fill(
             ~self.kd_pseudo.knows(ys_out)[:, None], self.ignore_id
         )
-        logits, merged = self.decoder.name_tokens(
+        logits, merged = self.decoder.forward_tokens(
             self.kd_pseudo.speak(ys_out).to(output.merged), ys_in
         )
         valid = ys_out != self.ignore_id
