@@ -73,30 +73,43 @@ def test_before_gives_each_token_the_piece_before_its_own():
     assert before.weights.sum(1).tolist() == [0, 0, 1, 1]
 
 
-def test_the_ramp_rises_in_training_and_is_whole_in_validation():
-    batch, model = make_batch(teacher_dim=8), make_model(**HKD, kd_ramp=4)
-    model.eval()
-    whole = model._ramp()
-    model.train()
-    assert [model._ramp() for _ in range(6)] == [0.25, 0.5, 0.75, 1, 1, 1]
-    assert whole == 1
-    again = make_model(**HKD, kd_ramp=4)
-    again.load_state_dict(model.state_dict())
-    assert again.train()._ramp() == 1
-    # The first step of a ramp of two has half of the distillation.
-    plain, ramped = make_model(**HKD), make_model(**HKD, kd_ramp=2).train()
-    for each in plain, ramped:
-        each.train()
-        for module in each.modules():
-            if isinstance(module, torch.nn.Dropout):
-                module.p = 0.0
-    losses = []
-    for each in plain, ramped:
+def without_dropout(model):
+    for module in model.modules():
+        if isinstance(module, torch.nn.Dropout):
+            module.p = 0.0
+    return model.train()
+
+
+def test_the_ramp_rises_in_training_goes_on_and_is_whole_in_validation():
+    batch = make_batch(teacher_dim=8)
+    model = without_dropout(make_model(**HKD, kd_ramp=2))
+    shares = []
+    for _ in range(3):
         torch.manual_seed(1)
-        loss, stats, _ = each(**batch)
-        losses.append(loss.item())
-    taught = stats["loss_acd"] + 0.01 * stats["loss_lrd"]
-    assert losses[0] - losses[1] == pytest.approx(float(taught) / 2, rel=1e-3)
+        loss, stats, _ = model(**batch)
+        plain = without_dropout(make_model(**HKD))
+        torch.manual_seed(1)
+        whole, _, _ = plain(**batch)
+        taught = stats["loss_acd"] + 0.01 * stats["loss_lrd"]
+        shares.append(1 - ((whole - loss) / taught).item())
+    assert shares == pytest.approx([0.5, 1, 1], abs=1e-3)
+    again = make_model(**HKD, kd_ramp=2)
+    again.load_state_dict(model.state_dict())
+    assert again.training_steps == 3
+    fresh = make_model(**HKD, kd_ramp=2).eval()
+    torch.testing.assert_close(fresh(**batch)[0], make_model(**HKD).eval()(**batch)[0])
+
+
+def test_ctc_teaches_the_weights_for_so_many_steps():
+    model = make_model(count_align_weight=1.0, count_align_steps=2).train()
+    terms = [model(**make_batch())[1]["loss_count_align"] for _ in range(4)]
+    assert [bool(term > 0) for term in terms] == [True, True, False, False]
+    assert make_model(count_align_weight=1.0)(**make_batch())[1]["loss_count_align"] > 0
+
+
+def test_ctc_cannot_teach_a_model_without_ctc():
+    with pytest.raises(ConfigError, match="without CTC"):
+        make_model(count_align_weight=1.0, ctc_weight=0.0)
 
 
 def test_the_residual_is_what_the_tokens_mean_leaves():
@@ -132,7 +145,7 @@ def _teach(model, batch):
     hidden, _, lengths = model._encode_layers(batch["speech"], batch["speech_lengths"])
     ys_in, ys_out = model.add_sos_eos(batch["text"], batch["text_lengths"])
     targets = batch["text_lengths"] + 1
-    return model.decoder.teach(hidden, lengths, ys_in, targets), ys_out
+    return model.decoder.teacher_forced(hidden, lengths, ys_in, targets), ys_out
 
 
 def test_extra_sentences_with_teacher_add_their_regression():

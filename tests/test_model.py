@@ -19,6 +19,7 @@ STATISTICS = {
     "loss_att",
     "loss_ctc",
     "loss_quantity",
+    "loss_count_align",
     "loss_acd",
     "loss_lrd",
     "lrd_explained",

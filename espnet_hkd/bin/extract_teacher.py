@@ -39,7 +39,9 @@ def get_parser() -> Parser:
     )
     parser.add_argument("--plain", action="store_true", help="--text has no ids")
     parser.add_argument(
-        "--plm", help="folder, hub name, or installed package that carries a model"
+        "--plm",
+        help="folder, hub name, or installed package that carries a model; also a "
+        "folder or package with one GGUF file (extra `gguf`)",
     )
     parser.add_argument("--cleaner", type=_or_none, help="ESPnet's, as in asr.sh")
     parser.add_argument("--lower", action="store_true", help="the PLM reads lower case")
@@ -98,7 +100,8 @@ def _extract(args: argparse.Namespace) -> None:
     from espnet_hkd.teacher.store import Settings, TeacherStore
 
     plm = load_plm(args.plm, layer=args.layer, lower=args.lower, device=args.device)
-    print(f"{plm.name}: layer {plm.layer}, width {plm.width}, on {args.device}")
+    stored = f", weights stored in {plm.quantisation}" if plm.quantisation else ""
+    print(f"{plm.name}: layer {plm.layer}, width {plm.width}{stored}, on {args.device}")
     settings = Settings(
         plm=plm.name,
         digest=plm.digest,
@@ -107,6 +110,7 @@ def _extract(args: argparse.Namespace) -> None:
         dtype=args.dtype,
         lower=args.lower,
         cleaner=args.cleaner,
+        quantisation=plm.quantisation,
     )
     only, shards = args.shard or (None, args.shards)
     missing = missing_texts(

@@ -14,14 +14,14 @@ from espnet_hkd.errors import CheckpointError
 
 logger = logging.getLogger(__name__)
 
-# Parameters that only training needs: a checkpoint may lack them, nothing else.
+# What only training needs: a checkpoint may lack it, and nothing else.
 HEADS = (
     "kd_acd.",
     "kd_lrd.",
     "kd_means.",
     "kd_pseudo.",
-    "kd_steps",
     "lexicon_ctc.",
+    "training_steps",
 )
 
 

@@ -21,6 +21,7 @@ from espnet_hkd.losses import (
     label_smoothed_cross_entropy,
     quantity_loss,
 )
+from espnet_hkd.losses.counts import count_alignment_loss, ctc_expected_counts
 from espnet_hkd.losses.regression import KINDS, RegressionTerms, regression_terms
 from espnet_hkd.nets.decoder import CIFDecoder, DecoderOutput
 from espnet_hkd.nets.lexicon import LexiconCTC
@@ -75,6 +76,9 @@ class CIFASRModel(ESPnetASRModel):
             CTC head.
         lsm_weight: Label smoothing of the cross entropy, in [0, 1).
         quantity_weight: Weight of |sum of weights - U|.
+        count_align_weight: Weight of the CIF's running sum against the number of labels
+            that CTC expects to have begun, frame by frame; beyond the paper.
+        count_align_steps: Training steps after which it ends; 0: never.
         acd_weight: Weight of the acoustic contrastive distillation; 0: no head.
         acd_temperature: Divides the cosines.
         acd_negatives: Negatives drawn per token, or "all".
@@ -123,6 +127,8 @@ class CIFASRModel(ESPnetASRModel):
         ctc_weight: float = 0.5,
         lsm_weight: float = 0.1,
         quantity_weight: float = 1.0,
+        count_align_weight: float = 0.0,
+        count_align_steps: int = 0,
         acd_weight: float = 0.0,
         acd_temperature: float = 0.02,
         acd_negatives: int | str = 700,
@@ -227,8 +233,21 @@ class CIFASRModel(ESPnetASRModel):
         if check_switch("model_conf.lrd_residual", lrd_residual) and self.distils:
             assert teacher_dim is not None
             self.kd_means = TokenMeans(vocab_size, teacher_dim)
-        if self.kd_ramp > 0:
-            self.register_buffer("kd_steps", torch.zeros(()))
+        self.count_align_weight = check_number(
+            "model_conf.count_align_weight", count_align_weight, least=0
+        )
+        self.count_align_steps = check_whole(
+            "model_conf.count_align_steps", count_align_steps, least=0
+        )
+        if self.count_align_weight > 0 and ctc_weight == 0:
+            raise ConfigError(
+                "CTC cannot teach the count of a model without CTC",
+                got=f"count_align_weight {count_align_weight}, ctc_weight 0",
+                wanted="a ctc_weight above 0",
+                remedy="set it, or set count_align_weight to 0",
+            )
+        if self.kd_ramp > 0 or self.count_align_steps > 0:
+            self.register_buffer("training_steps", torch.zeros(()))
         self.extra_weight = check_number(
             "model_conf.extra_weight", extra_weight, least=0
         )
@@ -275,6 +294,8 @@ class CIFASRModel(ESPnetASRModel):
             The loss per own target token, statistics (floats, always the same keys),
             and the number of own target tokens, by which ESPnet weights the ranks.
         """
+        if self.training and hasattr(self, "training_steps"):
+            self.training_steps += 1
         text = text[:, : int(text_lengths.max())]
         hidden, inner, lengths = self._encode_layers(speech, speech_lengths)
         ys_in, ys_out = self.add_sos_eos(text, text_lengths)
@@ -290,6 +311,9 @@ class CIFASRModel(ESPnetASRModel):
         acd, acc_acd, lrd = self._distillation_terms(output, ys_out, kwargs)
         lexicon = self._lexicon_term(inner, lengths, text)
         ramp = self._ramp()
+        align = self._alignment_term(
+            hidden, lengths, output.weights, text, text_lengths
+        )
         extra, extra_lrd = self._extra_terms(output, ys_out, kwargs)
 
         tokens = targets.sum()
@@ -297,6 +321,7 @@ class CIFASRModel(ESPnetASRModel):
             att
             + self.ctc_weight * ctc
             + self.quantity_weight * quantity
+            + self.count_align_weight * align
             + ramp * self.acd_weight * acd
             + ramp * self.lrd_weight * lrd.loss
             + self.extra_weight * (extra + ramp * self.lrd_weight * extra_lrd)
@@ -309,6 +334,7 @@ class CIFASRModel(ESPnetASRModel):
             "loss_att": att / tokens,
             "loss_ctc": ctc / tokens,
             "loss_quantity": quantity / tokens,
+            "loss_count_align": align / tokens,
             "loss_acd": acd / tokens,
             "loss_lrd": lrd.loss / tokens,
             "lrd_explained": lrd.explained,
@@ -465,8 +491,26 @@ class CIFASRModel(ESPnetASRModel):
         """What part of the distillation weights counts; all of it in validation."""
         if self.kd_ramp == 0 or not self.training:
             return 1.0
-        self.kd_steps += 1
-        return min(float(self.kd_steps) / self.kd_ramp, 1.0)
+        return min(float(self.training_steps) / self.kd_ramp, 1.0)
+
+    def _alignment_term(
+        self,
+        hidden: torch.Tensor,
+        lengths: torch.Tensor,
+        weights: torch.Tensor,
+        text: torch.Tensor,
+        text_lengths: torch.Tensor,
+    ) -> torch.Tensor:
+        """Sum over utterances of how far the weights run from what CTC expects."""
+        ended = 0 < self.count_align_steps < getattr(self, "training_steps", 0)
+        if self.count_align_weight == 0 or (ended and self.training):
+            return torch.zeros((), device=text.device)
+        with torch.no_grad():
+            logp = self.ctc.log_softmax(hidden)
+            counts = ctc_expected_counts(
+                logp, lengths, text, text_lengths, blank=self.blank_id
+            )
+        return count_alignment_loss(weights, counts, lengths)
 
     def _extra_terms(
         self, output: DecoderOutput, ys_out: torch.Tensor, batch: Mapping[str, Any]
@@ -499,7 +543,7 @@ class CIFASRModel(ESPnetASRModel):
         ys_out = ys_out.masked_fill(
             ~self.kd_pseudo.knows(ys_out)[:, None], self.ignore_id
         )
-        logits, merged = self.decoder.name_tokens(
+        logits, merged = self.decoder.forward_tokens(
             self.kd_pseudo.speak(ys_out).to(output.merged), ys_in
         )
         valid = ys_out != self.ignore_id

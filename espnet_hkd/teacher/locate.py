@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from espnet_hkd.errors import PLMError
+from espnet_hkd.teacher.gguf import converted, find_gguf
 from espnet_hkd.teacher.shard import file_sha256
 
 CONFIG = "config.json"
@@ -40,21 +41,26 @@ def find_plm(name: str) -> Path:
 
     Args:
         name: A folder, an installed package that carries a model, or a name on the
-            Hugging Face hub, of which a local copy is used if there is one.
+            Hugging Face hub, of which a local copy is used if there is one. A folder or
+            package may hold one GGUF file instead, which is converted (`gguf`).
 
     Raises:
         PLMError: None of these; or a folder without configuration, weights in
-            safetensors format, or tokenizer.
+            safetensors format, or tokenizer; or with several GGUF files.
     """
     folder = _given_folder(name) or _package_folder(name) or _hub_folder(name)
     missing = missing_files(folder)
     if missing:
+        file = find_gguf(folder)
+        if file is not None:
+            return converted(file)
         pickled = [path.name for path in folder.glob("*.bin")]
         raise PLMError(
             f"The PLM {name} has no {' and no '.join(missing)}.",
             got=", ".join(sorted(path.name for path in folder.iterdir())[:12])
             or "an empty folder",
-            wanted=f"{CONFIG}, a tokenizer ({TOKENIZER_FILES[0]}) and *.safetensors",
+            wanted=f"{CONFIG}, a tokenizer ({TOKENIZER_FILES[0]}) and *.safetensors; "
+            "or one GGUF file",
             remedy="save it again with model.save_pretrained and "
             "tokenizer.save_pretrained"
             + (
@@ -182,10 +188,14 @@ def _package_folder(name: str) -> Path | None:
         Path(str(file.locate())).parent for file in files or () if file.name == CONFIG
     }
     whole = sorted(folder for folder in folders if not missing_files(folder))
+    if not whole:
+        quantised = [file for file in files or () if file.suffix == ".gguf"]
+        whole = sorted({Path(str(file.locate())).parent for file in quantised})
     if len(whole) != 1:
         raise PLMError(
             f"The installed package {name} does not carry one PLM.",
-            got=f"{len(whole)} folders with configuration, tokenizer and weights",
+            got=f"{len(whole)} folders with configuration, tokenizer and weights, or "
+            "with a GGUF file",
             wanted="one",
             remedy="give the model's folder as --plm",
         )

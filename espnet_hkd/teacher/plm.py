@@ -27,6 +27,7 @@ import torch
 from espnet_hkd.checks import is_number
 from espnet_hkd.errors import PLMError
 from espnet_hkd.teacher.align import END_SPAN
+from espnet_hkd.teacher.gguf import quantisation
 from espnet_hkd.teacher.locate import find_plm, missing_transformers, plm_digest
 from espnet_hkd.teacher.offsets import (
     check_coverage,
@@ -95,7 +96,9 @@ def load_plm(
             wanted="cpu, or cuda where there is a GPU with enough memory",
             remedy="correct --device",
         ) from error
-    return PLM(name, plm_digest(folder), tokenizer, model, layer=layer, lower=lower)
+    plm = PLM(name, plm_digest(folder), tokenizer, model, layer=layer, lower=lower)
+    plm.quantisation = quantisation(folder)
+    return plm
 
 
 class PLM:
@@ -106,7 +109,10 @@ class PLM:
         layer: Layer whose output the states are.
         width: E.
         limit: Longest input, special pieces included.
+        quantisation: How its weights were stored in GGUF, or None.
     """
+
+    quantisation: str | None = None
 
     def __init__(
         self,

@@ -19,6 +19,7 @@ def describe(store: TeacherStore) -> str:
         "format": FORMAT,
         "PLM": settings.plm,
         "digest": settings.digest,
+        "stored in": settings.quantisation or "full precision",
         "layer": settings.layer,
         "width (E)": settings.width,
         "dtype": settings.dtype,

@@ -54,6 +54,7 @@ class Settings:
         dtype: float16 or float32.
         lower: Whether the PLM read the texts in lower case.
         cleaner: ESPnet's text cleaner, or None.
+        quantisation: How the PLM's weights were stored in GGUF, or None.
     """
 
     plm: str
@@ -63,6 +64,7 @@ class Settings:
     dtype: str = "float16"
     lower: bool = False
     cleaner: str | None = None
+    quantisation: str | None = None
 
     @classmethod
     def from_json(cls, record: Mapping[str, Any]) -> Settings:
@@ -75,6 +77,7 @@ class Settings:
             dtype=str(record["dtype"]),
             lower=bool(record["lower"]),
             cleaner=record["cleaner"],
+            quantisation=record.get("quantisation"),
         )
         if settings.dtype not in STATE_DTYPES:
             raise ValueError(f"dtype {settings.dtype!r}, not one of {[*STATE_DTYPES]}")

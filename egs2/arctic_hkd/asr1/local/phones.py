@@ -14,9 +14,8 @@ import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from tools.corpus import read_lines
-
 from espnet_hkd.errors import DataError, HKDError
+from espnet_hkd.files import read_table, write_table
 
 PAUSE = "pau"
 
@@ -64,13 +63,12 @@ def convert(text: Path, out: Path, *, jobs: int) -> None:
             wanted="flite, which knows the phones of English words",
             remedy="apt-get install flite, or train without local/warm.sh",
         )
-    rows = [line.split(maxsplit=1) for line in read_lines(text)]
-    sentences = sorted({words for _, words in rows})
+    rows = read_table(text)
+    sentences = sorted(set(rows.values()))
     with ThreadPoolExecutor(jobs) as pool:
         spoken = dict(zip(sentences, pool.map(phones, sentences), strict=True))
     out.parent.mkdir(parents=True, exist_ok=True)
-    lines = [f"{id} {spoken[words]}\n" for id, words in rows]
-    out.write_text("".join(lines), encoding="utf-8")
+    write_table(out, {id: spoken[words] for id, words in rows.items()})
 
 
 def main(argv: list[str] | None = None) -> int:

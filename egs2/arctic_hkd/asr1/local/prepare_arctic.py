@@ -5,7 +5,7 @@ Two layouts are read: Kaldi-style sets whose wav.scp holds paths relative to the
 corpus folder, and CMU ARCTIC's own, one folder a reader with etc/txt.done.data and
 wav/, or a folder of several such. CMU ARCTIC knows no sets: they are made here by
 sentence, so that no sentence of dev or test is ever trained on. Everything is checked,
-audio headers included, before the first file is written.
+all of the audio included, before the first file is written.
 """
 
 from __future__ import annotations
@@ -14,13 +14,17 @@ import argparse
 import hashlib
 import re
 import sys
-from collections import defaultdict
-from dataclasses import dataclass
 from pathlib import Path
 
-from tools.corpus import check_audio, read_lines, some
-
 from espnet_hkd.errors import DataError, HKDError
+from espnet_hkd.recipes.corpus import (
+    Utterance,
+    check_recordings,
+    check_tables,
+    read_lines,
+    some,
+)
+from espnet_hkd.recipes.sets import read_corpus_set, write_set
 
 SETS = ("train", "dev", "test")
 PROMPT = re.compile(r'^\(\s*(?P<id>\S+)\s+"(?P<text>.*)"\s*\)$')
@@ -34,16 +38,6 @@ SOURCES = (
     "one woman's reading of its prompts at https://github.com/rhasspy/"
     "dataset-voice-kathleen"
 )
-
-
-@dataclass(frozen=True)
-class Utterance:
-    """One recording: its id, speaker, transcript and audio (a path or a pipe)."""
-
-    id: str
-    speaker: str
-    text: str
-    audio: str
 
 
 def get_parser() -> argparse.ArgumentParser:
@@ -169,72 +163,6 @@ def split_by_sentence(
     return sets
 
 
-def read_table(path: Path) -> dict[str, str]:
-    """A Kaldi table: id, white space, value (possibly empty)."""
-    table: dict[str, str] = {}
-    for line in read_lines(path):
-        id, *rest = line.split(maxsplit=1)
-        value = rest[0] if rest else ""
-        if id in table:
-            raise DataError(
-                f"{path} has the utterance {id} twice",
-                got=f"{table[id]!r} and {value!r}",
-                wanted="each id once",
-                remedy="remove one of them",
-            )
-        table[id] = value
-    return table
-
-
-def read_kaldi_set(root: Path, name: str) -> list[Utterance]:
-    """One set of a Kaldi-style corpus; audio paths are relative to `root`."""
-    folder = root / name
-    tables = {}
-    for file in ("text", "wav.scp", "utt2spk"):
-        if not (folder / file).is_file():
-            raise DataError(
-                f"The set {folder} is not complete",
-                got=f"no file {file}",
-                wanted="text, wav.scp and utt2spk",
-                remedy="fetch the corpus again",
-            )
-        tables[file] = read_table(folder / file)
-    texts = tables["text"]
-    for file in ("wav.scp", "utt2spk"):
-        odd = texts.keys() ^ tables[file].keys()
-        if odd:
-            raise DataError(
-                f"text and {file} of {folder} name different utterances: the set is "
-                "not complete",
-                got=f"only in one of them: {some(odd)}",
-                wanted="the same ids in both",
-                remedy="fetch the corpus again",
-            )
-    return [
-        Utterance(id, tables["utt2spk"][id], texts[id], locate(root, audio))
-        for id, audio in sorted(tables["wav.scp"].items())
-    ]
-
-
-def locate(root: Path, audio: str) -> str:
-    """A pipe as it is, a path made absolute."""
-    return audio if audio.endswith("|") else str((root / audio).resolve())
-
-
-def check_utterances(utterances: list[Utterance], fs: int) -> None:
-    """Refuse what would fail, or do harm unseen, many stages later."""
-    for utterance in utterances:
-        if not utterance.text.strip():
-            raise DataError(
-                f"The transcript of {utterance.id} is empty",
-                got=repr(utterance.text),
-                wanted="words",
-                remedy="write down what is said, or remove the utterance",
-            )
-        if not utterance.audio.endswith("|"):
-            check_audio(utterance.id, utterance.audio, fs)
-
-
 def check_sentences(sets: dict[str, list[Utterance]]) -> None:
     """Refuse sets that share a sentence: their error rates would flatter."""
     place: dict[str, str] = {}
@@ -250,23 +178,6 @@ def check_sentences(sets: dict[str, list[Utterance]]) -> None:
                 )
 
 
-def write_set(folder: Path, utterances: list[Utterance]) -> None:
-    """The four files of a Kaldi-style set, sorted bytewise as LC_ALL=C sorts."""
-    speakers = defaultdict(list)
-    for utterance in utterances:
-        speakers[utterance.speaker].append(utterance.id)
-    tables = {
-        "text": {each.id: each.text for each in utterances},
-        "wav.scp": {each.id: each.audio for each in utterances},
-        "utt2spk": {each.id: each.speaker for each in utterances},
-        "spk2utt": {name: " ".join(sorted(ids)) for name, ids in speakers.items()},
-    }
-    folder.mkdir(parents=True, exist_ok=True)
-    for name, table in tables.items():
-        lines = [f"{key} {table[key]}\n" for key in sorted(table)]
-        (folder / name).write_text("".join(lines), encoding="utf-8")
-
-
 def prepare(
     corpus: Path, out: Path, *, ndev: int = 100, ntest: int = 120, fs: int = 16000
 ) -> tuple[dict[str, list[Utterance]], list[str]]:
@@ -279,7 +190,7 @@ def prepare(
     layout, folders = find_layout(corpus)
     unspeakable: list[str] = []
     if layout == "kaldi":
-        sets = {name: read_kaldi_set(corpus, name) for name in SETS}
+        sets = {name: read_corpus_set(corpus, name) for name in SETS}
         check_sentences(sets)
     else:
         utterances = []
@@ -288,8 +199,10 @@ def prepare(
             utterances += found
             unspeakable += left_out
         sets = split_by_sentence(utterances, ndev, ntest)
-    for utterances in sets.values():
-        check_utterances(utterances, fs)
+    for name, utterances in sets.items():
+        for note in check_tables(utterances):
+            print(f"{name}: {note}")
+        check_recordings([(each.id, each.audio) for each in utterances], fs)
     for name, utterances in sets.items():
         write_set(out / name, utterances)
     return sets, unspeakable

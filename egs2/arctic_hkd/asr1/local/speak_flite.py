@@ -19,10 +19,13 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
-from prepare_arctic import Utterance, read_table, spoken_form, write_set
-from tools.corpus import read_lines
+from prepare_arctic import spoken_form
 
 from espnet_hkd.errors import DataError, HKDError
+from espnet_hkd.files import read_table
+from espnet_hkd.recipes.check_sets import read_set
+from espnet_hkd.recipes.corpus import Utterance, read_lines
+from espnet_hkd.recipes.sets import write_set
 
 VOICES = ("slt", "rms", "awb")
 
@@ -175,10 +178,7 @@ def add_spoken(args: argparse.Namespace) -> tuple[list[Sentence], dict[str, int]
     with ThreadPoolExecutor(args.jobs) as pool:
         paths = list(pool.map(lambda each: speak(each, folder), sentences))
     train = args.data / "train"
-    text, audio, speaker = (
-        read_table(train / name) for name in ("text", "wav.scp", "utt2spk")
-    )
-    utterances = [Utterance(id, speaker[id], text[id], audio[id]) for id in text]
+    utterances = read_set(train)
     utterances += [
         Utterance(each.id, f"flite_{each.voice}", each.text, str(path.resolve()))
         for each, path in zip(sentences, paths, strict=True)
