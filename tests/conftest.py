@@ -12,6 +12,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+import torch
+
+# Read when Triton is first imported: without a GPU its kernels run in the interpreter.
+if not torch.cuda.is_available():
+    os.environ["TRITON_INTERPRET"] = "1"
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 
@@ -151,13 +156,3 @@ def fresh_venv(
 ) -> FreshVenv:
     """Return an environment with ESPnet, and the package by wheel and by editable."""
     return new_venv(request.param, layered=True)
-
-
-@pytest.fixture
-def threads():
-    """Set PyTorch's number of threads; what was set before comes back."""
-    import torch
-
-    before = torch.get_num_threads()
-    yield torch.set_num_threads
-    torch.set_num_threads(before)

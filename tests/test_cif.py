@@ -8,33 +8,29 @@ import pytest
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from espnet_hkd import cif
 from espnet_hkd.cif import (
     FiredTokens,
     integrate_and_fire,
     integrate_and_fire_reference,
 )
-from espnet_hkd.errors import ConfigError
 
 TRAINING, INFERENCE = "to targets", "freely"
 MODES = pytest.mark.parametrize("mode", [TRAINING, INFERENCE])
 DTYPES = pytest.mark.parametrize(
     "dtype", [torch.float64, torch.float32, torch.bfloat16, torch.float16], ids=str
 )
-# Loops compiled for the CPU, or PyTorch's operators on the CPU or, where there is one,
-# on a GPU.
-LOOPS, OPERATORS, GPU = "compiled loops", "operators", "operators on GPU"
-ON_OPERATORS = [OPERATORS] + [GPU] * torch.cuda.is_available()
+# How `integrate_and_fire` calculates, by HKD_CIF, and where. What Triton's kernels do
+# without a GPU, `test_cif_triton.py` asks at smaller shapes.
+COMPILED, OPERATORS = ("compiled", "cpu"), ("torch", "cpu")
+ON_GPU = [("torch", "cuda"), ("triton", "cuda")] * torch.cuda.is_available()
 
 
-@pytest.fixture(params=[LOOPS, *ON_OPERATORS], autouse=True)
+@pytest.fixture(params=[COMPILED, OPERATORS, *ON_GPU], ids=" on ".join, autouse=True)
 def way(request, monkeypatch):
-    """How `integrate_and_fire` calculates; new tensors lie on its device."""
-    if request.param == LOOPS:
-        assert cif._compiled_loops() is not None
-    else:
-        monkeypatch.setattr(cif, "_compiled_loops", lambda: None)
-    with torch.device("cuda" if request.param == GPU else "cpu"):
+    """The implementation; new tensors lie on its device."""
+    name, device = request.param
+    monkeypatch.setenv("HKD_CIF", name)
+    with torch.device(device):
         yield request.param
 
 
@@ -190,7 +186,7 @@ def test_ten_thousand_utterances_get_their_targets(dtype, threshold):
 @MODES
 def test_alone_equals_padded(mode, dtype, way, lengths, targets):
     # On a GPU the number of frames decides in which order their weights are added.
-    rounding = {} if way == GPU else {"rtol": 0, "atol": 0}
+    rounding = {} if way in ON_GPU else {"rtol": 0, "atol": 0}
     hidden, weights = draw(lengths, scale=0.8, dtype=dtype)
     targets = targets if mode == TRAINING else None
     fired = integrate_and_fire(hidden, weights, lengths, targets=targets)
@@ -392,13 +388,13 @@ def no_waiting(refused: bool):
             torch.cuda.set_sync_debug_mode("default")
 
 
-@pytest.mark.parametrize("way", ON_OPERATORS, indirect=True)
+@pytest.mark.parametrize("way", [OPERATORS, *ON_GPU], indirect=True)
 @MODES
 def test_max_tokens_spares_waiting_for_the_device(mode, way, lengths, targets):
     hidden, weights = draw(lengths)
     targets = targets if mode == TRAINING else None
     for max_tokens, waits in ((None, 1), (8, 0)):
-        with Watch() as watch, no_waiting(way == GPU and not waits):
+        with Watch() as watch, no_waiting(way in ON_GPU and not waits):
             fired = integrate_and_fire(
                 hidden, weights, lengths, targets=targets, max_tokens=max_tokens
             )
@@ -447,18 +443,3 @@ def test_a_gradient_to_one_input_alone(needed, lengths, targets):
     alone = integrate_and_fire(*inputs, lengths, targets=targets).states.sum()
     (grad,) = torch.autograd.grad(alone, inputs[needed])
     assert torch.equal(grad, wanted)
-
-
-@pytest.mark.parametrize(
-    "options",
-    [{"threshold": 0.5}, {"threshold": 1.01}, {"tail": -0.1}, {"tail": 1.5}],
-    ids=str,
-)
-def test_options_out_of_range_are_refused(options, lengths):
-    hidden, weights = draw(lengths)
-    (name,) = options
-    for function in (integrate_and_fire, integrate_and_fire_reference):
-        with pytest.raises(ConfigError, match=name) as error:
-            function(hidden, weights, lengths, **options)
-        assert error.value.got == options[name]
-        assert error.value.wanted

@@ -6,14 +6,23 @@ leaves as in the published CIF-HieraDist code.
 
 Letters: B utterances, T frames, U tokens, D width.
 
-Here are the definition and its plain loops. Two others calculate the same fast:
-`espnet_hkd.cif.compiled` by loops compiled for the CPU, `espnet_hkd.cif.operators` by
-PyTorch's own operators on any device.
+Four implementations calculate the same:
+
+- `triton`: kernels for GPUs, the default there where Triton runs;
+- `compiled`: loops compiled by numba, the default on CPU, on one thread;
+- `operators`, called "torch": PyTorch's own operators, on any device;
+- `reference`: plain loops, for tests and readers.
+
+To look for errors, the environment variable `HKD_CIF` chooses another than the default:
+triton, compiled, torch or reference. `TRITON_INTERPRET=1 HKD_CIF=triton` runs Triton's
+kernels on the CPU.
 """
 
 from __future__ import annotations
 
+import importlib
 import logging
+import os
 from dataclasses import dataclass
 from functools import cache
 from types import ModuleType
@@ -21,12 +30,13 @@ from types import ModuleType
 import torch
 from torch import Tensor
 
-from espnet_hkd.cif import operators
-from espnet_hkd.cif.operators import SILENCE
-from espnet_hkd.cif.weight_predictor import WeightPredictor, at_least_float32
+from espnet_hkd.cif import operators, reference
+from espnet_hkd.cif.definition import MOST_TOKENS, ROUNDING, check_arguments
+from espnet_hkd.cif.weight_predictor import WeightPredictor
 from espnet_hkd.errors import ConfigError
 
 __all__ = [
+    "MOST_TOKENS",
     "FiredTokens",
     "WeightPredictor",
     "integrate_and_fire",
@@ -35,8 +45,13 @@ __all__ = [
 
 logger = logging.getLogger(__name__)
 
-# A token whose mass is complete but for this much fires: ten weights of 0.1 are one.
-ROUNDING = 1e-9
+# Value of HKD_CIF -> module.
+IMPLEMENTATIONS = {
+    "triton": "espnet_hkd.cif.triton",
+    "compiled": "espnet_hkd.cif.compiled",
+    "torch": "espnet_hkd.cif.operators",
+    "reference": "espnet_hkd.cif.reference",
+}
 
 
 @dataclass(frozen=True)
@@ -85,12 +100,13 @@ def integrate_and_fire(
 
     Args:
         hidden: (B, T, D) frames.
-        weights: (B, T) mass of each frame, not negative; ignored on padding.
-        lengths: (B,) number of valid frames, at least 1.
-        targets: (B,) number of tokens wanted, as in training. The weights are scaled
-            to sum to it, and exactly so many tokens come out. An utterance whose
-            weights sum to less than 1e-6 is divided evenly, without gradient to its
-            weights.
+        weights: (B, T) mass of each frame; one that is negative or not finite (in
+            float32) counts as 0, without gradient. Ignored on padding.
+        lengths: (B,) number of valid frames, from 0 to T.
+        targets: (B,) number of tokens wanted, as in training; a negative one counts
+            as 0. The weights are scaled to sum to it, and exactly so many tokens come
+            out. An utterance whose weights sum to less than 1e-6 is divided evenly,
+            without gradient to its weights; one of no frames has tokens of zeros.
         max_tokens: Makes U exactly this; tokens beyond it are dropped.
         threshold: Mass at which a token fires, in (0.5, 1].
         tail: Without `targets`, mass in [0, 1] that the rest after the last firing must
@@ -100,7 +116,10 @@ def integrate_and_fire(
         FiredTokens. An utterance where nothing fires has length 0.
 
     Raises:
-        ConfigError: `threshold` or `tail` is out of range.
+        ConfigError: A shape, a dtype, an option or a length is wrong, or, where neither
+            `targets` nor `max_tokens` is given, an utterance has more than MOST_TOKENS.
+            Lengths on a GPU are looked at where it waits for the device anyway;
+            otherwise those out of range count as the nearest that can be.
 
     Example:
         >>> weights = torch.tensor([[0.4, 0.6, 0.5, 0.5]])
@@ -110,48 +129,17 @@ def integrate_and_fire(
         >>> fired.ends
         tensor([[2., 4.]])
     """
-    _check_options(threshold, tail)
-    assert weights.shape == hidden.shape[:2], (weights.shape, hidden.shape)
-    assert lengths.shape == weights.shape[:1], (lengths.shape, weights.shape)
-    assert targets is None or targets.shape == lengths.shape, targets
-    way: ModuleType = operators
-    # A compiler that records PyTorch's operators would not see the loops.
-    if hidden.device.type == "cpu" and not torch.compiler.is_compiling():
-        way = _compiled_loops() or operators
-    slack = 1 - threshold + ROUNDING
-    return FiredTokens(
-        *way.integrate(
-            hidden, weights, lengths, targets, max_tokens, slack=slack, tail=tail
-        )
+    check_arguments(hidden, weights, lengths, targets, max_tokens, threshold, tail)
+    return _fire(
+        _choose(hidden.device),
+        hidden,
+        weights,
+        lengths,
+        targets,
+        max_tokens,
+        threshold,
+        tail,
     )
-
-
-@cache
-def _compiled_loops() -> ModuleType | None:
-    """`espnet_hkd.cif.compiled`, or None where numba does not run."""
-    try:
-        from espnet_hkd.cif import compiled
-    except ImportError as error:
-        logger.info("Integrate-and-fire on CPU is slower: no numba (%s)", error)
-        return None
-    return compiled
-
-
-def _check_options(threshold: float, tail: float) -> None:
-    if not 0.5 < threshold <= 1.0:
-        raise ConfigError(
-            "threshold of the CIF is out of range",
-            got=threshold,
-            wanted="0.5 < threshold <= 1",
-            remedy="set decoder_conf.threshold (published 0.99, default 1.0)",
-        )
-    if not 0.0 <= tail <= 1.0:
-        raise ConfigError(
-            "tail of the CIF is out of range",
-            got=tail,
-            wanted="0 <= tail <= 1, where 1 drops every rest",
-            remedy="set decoder_conf.tail (default 0.5)",
-        )
 
 
 def integrate_and_fire_reference(
@@ -166,76 +154,103 @@ def integrate_and_fire_reference(
 ) -> FiredTokens:
     """`integrate_and_fire` by plain loops, for tests and readers.
 
-    Same arguments, results and gradients. Everything runs in float64, an utterance and
-    a token at a time, as the definition says.
+    Same arguments, results, gradients and errors.
     """
-    _check_options(threshold, tail)
-    results = [
-        _integrate_utterance(
-            hidden[b, :length].double(),
-            weights[b, :length].double(),
-            None if targets is None else int(targets[b]),
-            threshold,
-            tail,
-        )
-        for b, length in enumerate(lengths.tolist())
-    ]
-    counts = [len(ends) for _, ends, _ in results]
-    slots = max(counts) if max_tokens is None else max_tokens
-    states = hidden.new_zeros(len(results), slots, hidden.size(2), dtype=torch.double)
-    ends = torch.zeros(len(results), slots, device=hidden.device)
-    for b, (vectors, times, _) in enumerate(results):
-        for k in range(min(len(times), slots)):
-            states[b, k] = vectors[k]
-            ends[b, k] = times[k]
-    mass = torch.stack([total for _, _, total in results])
-    return FiredTokens(
-        states.to(hidden.dtype),
-        torch.tensor(counts, device=hidden.device).clamp(max=slots),
-        mass.to(at_least_float32(weights)),
-        ends,
+    check_arguments(hidden, weights, lengths, targets, max_tokens, threshold, tail)
+    return _fire(
+        reference, hidden, weights, lengths, targets, max_tokens, threshold, tail
     )
 
 
-def _integrate_utterance(
-    hidden: Tensor, weights: Tensor, target: int | None, threshold: float, tail: float
-) -> tuple[list[Tensor], list[float], Tensor]:
-    """Tokens, their ends, and the mass of one utterance: (T, D), (T,) float64."""
-    frames = len(weights)
-    mass = weights.sum()
-    if target is not None and frames == 0:
-        return [hidden.sum(0)] * target, [0.0] * target, mass
-    if target is not None and mass < SILENCE:
-        weights = torch.full_like(weights, target / frames)
-    elif target is not None:
-        weights = weights * target / mass
+def _fire(
+    implementation: ModuleType,
+    hidden: Tensor,
+    weights: Tensor,
+    lengths: Tensor,
+    targets: Tensor | None,
+    max_tokens: int | None,
+    threshold: float,
+    tail: float,
+) -> FiredTokens:
+    slack = 1 - threshold + ROUNDING
+    return FiredTokens(
+        *implementation.integrate(
+            hidden, weights, lengths, targets, max_tokens, slack=slack, tail=tail
+        )
+    )
 
-    sums = [weights.new_zeros(())]  # S_{t-1} is sums[t], S_t is sums[t + 1]
-    for weight in weights:
-        sums.append(sums[-1] + weight)
 
-    def integral(frame: int, position: float | Tensor) -> Tensor:
-        """The integral up to `position` on the line of masses, which `frame` covers."""
-        before = sum((weights[s] * hidden[s] for s in range(frame)), 0 * hidden.sum(0))
-        return before + (position - sums[frame]) * hidden[frame]
+def _choose(device: torch.device) -> ModuleType:
+    """The implementation for tensors on this device."""
+    # A compiler that records PyTorch's operators would see nothing else.
+    if torch.compiler.is_compiling():
+        return operators
+    name = os.environ.get("HKD_CIF")
+    if name:
+        return _named(name, device)
+    if device.type == "cpu":
+        return _compiled_loops() or operators
+    if device.type == "cuda":
+        return _triton_kernels(device) or operators
+    return operators
 
-    tokens, ends, done = [], [], 0 * hidden.sum(0)
-    for frame in range(frames):
-        while sums[frame + 1] >= len(tokens) + 1 - (1 - threshold + ROUNDING):
-            if len(tokens) == target:
-                break
-            number = len(tokens) + 1
-            upto = integral(frame, number)
-            part = float((number - sums[frame].detach()) / weights[frame].detach())
-            tokens.append(upto - done)
-            ends.append(frame + min(part, 1.0))
-            done = upto
-    rest = sums[-1] - len(tokens)
-    if target is not None and len(tokens) < target:
-        # Rounding kept the last sum below the target.
-        tokens.append(integral(frames - 1, sums[-1]) - done)
-        ends.append(float(frames))
-    elif target is None and frames and rest > tail:
-        tokens.append((integral(frames - 1, sums[-1]) - done) / rest)
-        ends.append(float(frames))
-    return tokens, ends, mass
+
+def _named(name: str, device: torch.device) -> ModuleType:
+    """The implementation that HKD_CIF names."""
+    if name not in IMPLEMENTATIONS:
+        raise ConfigError(
+            "HKD_CIF names no implementation of the CIF",
+            got=name,
+            wanted=", ".join(IMPLEMENTATIONS),
+            remedy="correct the environment variable, or unset it for the default",
+        )
+    try:
+        module = importlib.import_module(IMPLEMENTATIONS[name])
+    except ImportError as error:
+        raise ConfigError(
+            f"HKD_CIF={name} cannot run here",
+            got=f"{type(error).__name__}: {error}",
+            wanted="the package that it needs, installed",
+            remedy="install it, or unset HKD_CIF for the default",
+        ) from error
+    on_cpu = device.type == "cpu"
+    if (name == "compiled" and not on_cpu) or (
+        name == "triton" and on_cpu and not module.INTERPRETED
+    ):
+        raise ConfigError(
+            f"HKD_CIF={name} cannot run on this device",
+            got=device,
+            wanted="a CPU" if name == "compiled" else "a GPU, or the interpreter",
+            remedy="unset HKD_CIF for the default"
+            if name == "compiled"
+            else "set TRITON_INTERPRET=1 before Python starts, or unset HKD_CIF",
+        )
+    return module
+
+
+@cache
+def _compiled_loops() -> ModuleType | None:
+    """`espnet_hkd.cif.compiled`, or None where numba does not run."""
+    try:
+        from espnet_hkd.cif import compiled
+    except ImportError as error:
+        logger.info("Integrate-and-fire on CPU is slower: no numba (%s)", error)
+        return None
+    return compiled
+
+
+@cache
+def _triton_kernels(device: torch.device) -> ModuleType | None:
+    """`espnet_hkd.cif.triton`, or None where its kernels do not run on this device."""
+    try:
+        from espnet_hkd.cif import triton
+
+        # The first launch needs a driver that fits and a C compiler.
+        one = torch.ones(1, 1, 1, device=device)
+        length = torch.ones(1, dtype=torch.long, device=device)
+        triton.integrate(one, one[0], length, None, 1, slack=ROUNDING, tail=0.5)
+    # Triton, its driver and the compilers behind it raise of every kind.
+    except Exception as error:
+        logger.info("Integrate-and-fire on %s is slower: no Triton (%s)", device, error)
+        return None
+    return triton

@@ -10,24 +10,21 @@ Letters: B utterances, T frames, U tokens, D width.
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import cache, wraps
+from functools import wraps
 from typing import NamedTuple
 
 import numba
 import numpy as np
 import torch
-from numba.np.numpy_support import carray
 from torch import Tensor
 
-from espnet_hkd.cif.openmp import (
-    compile_region,
-    run_region,
-    team_size,
-    thread_number,
-    threads_to_share,
+from espnet_hkd.cif.definition import (
+    LARGEST,
+    MOST,
+    SILENCE,
+    at_least_float32,
+    wait_for_slots,
 )
-from espnet_hkd.cif.operators import SILENCE
-from espnet_hkd.cif.weight_predictor import at_least_float32
 
 OPTIONS = {
     "nogil": True,
@@ -35,10 +32,6 @@ OPTIONS = {
     "fastmath": {"reassoc", "contract", "nsz"},
     "error_model": "numpy",
 }
-# More tokens than any utterance has.
-MOST = 2**31
-# Frames or tokens times width below which a second thread costs more than it saves.
-SMALL = 2**17
 
 
 def _compile(loops: Callable) -> Callable:
@@ -106,28 +99,29 @@ def _lay_out(weights, lengths, targets, slack, tail, line):
     """Fill `line` but for `final`; where targets are empty, the weights decide."""
     for b in range(weights.shape[0]):
         reached, fired = line.reached[b], line.fired[b]
-        frames = min(max(lengths[b], 1), weights.shape[1])
+        frames = min(max(lengths[b], 0), weights.shape[1])
         mass = 0.0
         for t in range(frames):
-            mass += weights[b, t]
+            # A weight that is negative or not finite counts as 0.
+            if weights[b, t] >= 0 and weights[b, t] <= LARGEST:
+                mass += weights[b, t]
             reached[t] = mass
         most = MOST
         origin, slope, rest = 0.0, 1.0, 1.0
         if len(targets) > 0:
-            most = targets[b]
+            most = max(targets[b], 0)
             if mass < SILENCE:
                 # Nothing says where its tokens are: it is divided evenly.
                 slope = 0.0
                 for t in range(frames):
-                    reached[t] = (t + 1) * (targets[b] / frames)
+                    reached[t] = (t + 1) * (most / frames)
             else:
-                slope, rest = targets[b] / mass, mass
+                slope, rest = most / mass, mass
                 for t in range(frames):
                     reached[t] *= slope
         complete = 0
         for t in range(frames):
             position = reached[t] + slack
-            # No firing is taken back, and nothing fires of NaN.
             if position >= most:
                 complete = most
             elif position >= complete + 1:
@@ -135,7 +129,7 @@ def _lay_out(weights, lengths, targets, slack, tail, line):
             fired[t] = complete
         begin = 0
         if len(targets) > 0:
-            complete = targets[b]
+            complete = most
         elif mass - complete > tail:
             begin = np.searchsorted(fired[:frames], complete)
             origin, rest = float(complete), mass - complete
@@ -181,15 +175,15 @@ def _stretch_tails(line):
 
 
 @_compile
-def _sum_frames(first, last, hidden, line, states):
-    """Fill rows `first` to `last` of states (B * U, D), from hidden (B * T, D)."""
+def _sum_frames(hidden, line, states):
+    """Fill states (B * U, D), from hidden (B * T, D)."""
     batch, frames = line.reached.shape
-    slots, width = len(states) // batch, states.shape[1]
+    slots, width = len(states) // max(batch, 1), states.shape[1]
     single = np.empty(1, states.dtype)
-    for row in range(first, last):
+    for row in range(len(states)):
         b, k = row // slots, row % slots
         states[row] = 0
-        if k >= line.tokens[b]:
+        if k >= line.tokens[b] or line.frames[b] == 0:
             continue
         reached, fired, final = line.reached[b], line.fired[b], line.final[b]
         # It begins in the frame where the one before it fired.
@@ -208,12 +202,10 @@ def _sum_frames(first, last, hidden, line, states):
 
 
 @_compile
-def _spread_tokens(first, last, hidden, line, grad, grad_hidden, products):
-    """Fill rows of the frames' gradients, and products with the tokens' gradients.
+def _spread_tokens(hidden, line, grad, grad_hidden, products):
+    """Fill the frames' gradients, and their products with the tokens' gradients.
 
     Args:
-        first: First row.
-        last: The row after the last.
         hidden: (B * T, D) frames.
         line: Their places.
         grad: (B * U, D) gradient of the tokens.
@@ -222,9 +214,9 @@ def _spread_tokens(first, last, hidden, line, grad, grad_hidden, products):
             of the last token it lies in.
     """
     batch, frames = line.reached.shape
-    slots, width = len(grad) // batch, grad.shape[1]
+    slots, width = len(grad) // max(batch, 1), grad.shape[1]
     single = np.empty(1, grad.dtype)
-    for row in range(first, last):
+    for row in range(len(hidden)):
         b, t = row // frames, row % frames
         grad_hidden[row] = 0
         if t > line.final[b] or line.tokens[b] == 0:
@@ -248,7 +240,7 @@ def _spread_tokens(first, last, hidden, line, grad, grad_hidden, products):
 
 
 @_compile
-def _move_ends(products, line, grad_mass, grad_weights):
+def _move_ends(weights, products, line, grad_mass, grad_weights):
     """Fill the gradient of the weights (B, T)."""
     for b in range(len(line.frames)):
         reached, row = line.reached[b], b * grad_weights.shape[1]
@@ -269,99 +261,10 @@ def _move_ends(products, line, grad_mass, grad_weights):
         if line.slope[b] == 0:
             pull = 0.0
         for t in range(line.frames[b]):
-            grad_weights[b, t] += grad_mass[b] - pull
-
-
-# Within regions, whose machine code holds theirs.
-_sum_rows, _spread_rows = (
-    numba.njit(**OPTIONS)(loops.__wrapped__) for loops in (_sum_frames, _spread_tokens)
-)
-
-
-@numba.njit(**OPTIONS)
-def _rows_of_this_thread(rows):
-    """First row, and the row after the last."""
-    team, number = int(team_size()), int(thread_number())
-    return rows * number // team, rows * (number + 1) // team
-
-
-@numba.njit(**OPTIONS)
-def _arrays_at(addresses):
-    """(B, T, U, D) and the line, from where `_share` has put them."""
-    sizes = carray(addresses[0], 4, np.int64)
-    batch, frames, slots, width = sizes[0], sizes[1], sizes[2], sizes[3]
-    line = _Line(
-        carray(addresses[1], (batch, frames), np.float64),
-        carray(addresses[2], (batch, frames), np.int64),
-        carray(addresses[3], batch, np.int64),
-        carray(addresses[4], batch, np.int64),
-        carray(addresses[5], batch, np.int64),
-        carray(addresses[6], batch, np.float64),
-        carray(addresses[7], batch, np.int64),
-        carray(addresses[8], batch, np.float64),
-        carray(addresses[9], batch, np.float64),
-        carray(addresses[10], batch, np.float64),
-    )
-    return (batch, frames, slots, width), line
-
-
-@cache
-def _summing_region(real):
-    """`_sum_frames` of arrays of dtype `real`, by all threads."""
-
-    def sum_rows(addresses):
-        (batch, frames, slots, width), line = _arrays_at(addresses)
-        hidden = carray(addresses[11], (batch * frames, width), real)
-        states = carray(addresses[12], (batch * slots, width), real)
-        first, last = _rows_of_this_thread(batch * slots)
-        _sum_rows(first, last, hidden, line, states)
-
-    return compile_region(sum_rows)
-
-
-@cache
-def _spreading_region(real):
-    """`_spread_tokens` of arrays of dtype `real`, by all threads."""
-
-    def spread_rows(addresses):
-        (batch, frames, slots, width), line = _arrays_at(addresses)
-        hidden = carray(addresses[11], (batch * frames, width), real)
-        grad = carray(addresses[12], (batch * slots, width), real)
-        grad_hidden = carray(addresses[13], (batch * frames, width), real)
-        products = carray(addresses[14], (batch * frames, 2), real)
-        first, last = _rows_of_this_thread(batch * frames)
-        _spread_rows(first, last, hidden, line, grad, grad_hidden, products)
-
-    return compile_region(spread_rows)
-
-
-def _share(
-    loops: Callable,
-    region: Callable,
-    rows: int,
-    slots: int,
-    hidden: np.ndarray,
-    line: _Line,
-    *arrays: np.ndarray,
-) -> None:
-    """Let as many threads as PyTorch may use fill the rows.
-
-    Args:
-        loops: (first row, row after the last, hidden, line, *arrays), for one thread.
-        region: The region of the same loops, of a dtype.
-        rows: Number of rows to fill.
-        slots: U, rows of tokens of each utterance.
-        hidden: (B * T, D).
-        line: Places of the frames.
-        arrays: Whatever else the loops take.
-    """
-    batch, frames = line.reached.shape
-    width = hidden.shape[1]
-    if rows * width > SMALL and threads_to_share() > 1:
-        sizes = np.array([batch, frames, slots, width], np.int64)
-        run_region(region(hidden.dtype.type), [sizes, *line, hidden, *arrays])
-    else:
-        loops(0, rows, hidden, line, *arrays)
+            if weights[b, t] >= 0 and weights[b, t] <= LARGEST:
+                grad_weights[b, t] += grad_mass[b] - pull
+            else:
+                grad_weights[b, t] = 0
 
 
 def integrate(
@@ -379,17 +282,23 @@ def integrate(
     Arguments as those of `integrate_and_fire`, but for `slack`: the mass that a token
     may lack to fire.
     """
-    wide = weights.detach().to(at_least_float32(weights)).contiguous().numpy()
+    wide = _numpy(weights)
     line = _empty_line(*wide.shape)
     counts = np.empty(0, np.int64) if targets is None else targets.long().numpy()
     _lay_out(wide, lengths.long().numpy(), counts, slack, tail, line)
-    slots = int(line.tokens.max()) if max_tokens is None else max_tokens
+    slots = max_tokens
+    if slots is None:
+        number = torch.from_numpy(line.tokens)
+        frames, free = weights.size(1), targets is None
+        slots = wait_for_slots(number, lengths, frames, free=free)
     ends = np.empty((len(wide), slots), np.float32)
     _find_ends(line, ends)
     if targets is None:
         _stretch_tails(line)
     states, mass = _Integrate.apply(hidden, weights, line, slots)
-    return states, torch.from_numpy(line.tokens), mass, torch.from_numpy(ends)
+    # Backward reads `line`: what the caller gets are copies.
+    number = torch.from_numpy(line.tokens.copy())
+    return states, number, mass, torch.from_numpy(ends)
 
 
 class _Integrate(torch.autograd.Function):
@@ -397,36 +306,42 @@ class _Integrate(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx, hidden, weights, line, slots):
-        ctx.save_for_backward(hidden)
-        ctx.line, ctx.slots, ctx.weights_dtype = line, slots, weights.dtype
-        wide = _rows(hidden)
-        states = np.empty((len(hidden) * slots, hidden.size(2)), wide.dtype)
-        rows = len(states)
-        _share(_sum_frames, _summing_region, rows, slots, wide, line, states)
-        states = torch.from_numpy(states).view(len(hidden), slots, hidden.size(2))
+        ctx.save_for_backward(hidden, weights)
+        ctx.line = line
+        wide = _numpy(hidden)
+        batch, _, width = wide.shape
+        states = np.empty((batch * slots, width), wide.dtype)
+        _sum_frames(_rows(wide), line, states)
+        states = torch.from_numpy(states.reshape(batch, slots, width))
         mass = torch.from_numpy(line.mass).to(at_least_float32(weights), copy=True)
         return states.to(hidden.dtype), mass
 
     @staticmethod
     @torch.autograd.function.once_differentiable
     def backward(ctx, grad, grad_mass):
-        (hidden,), line = ctx.saved_tensors, ctx.line
-        wide, grad = _rows(hidden), _rows(grad)
+        (hidden, weights), line = ctx.saved_tensors, ctx.line
+        wide = _numpy(hidden)
         grad_hidden = np.empty_like(wide)
-        products = np.empty((len(wide), 2), wide.dtype)
-        arrays = wide, line, grad, grad_hidden, products
-        _share(_spread_tokens, _spreading_region, len(wide), ctx.slots, *arrays)
+        products = np.empty((wide.shape[0] * wide.shape[1], 2), wide.dtype)
+        _spread_tokens(
+            _rows(wide), line, _rows(_numpy(grad)), _rows(grad_hidden), products
+        )
         grad_weights = np.empty(line.reached.shape)
-        _move_ends(products, line, grad_mass.double().numpy(), grad_weights)
-        grad_hidden = torch.from_numpy(grad_hidden).view_as(hidden).to(hidden.dtype)
+        grad_mass = grad_mass.double().numpy()
+        _move_ends(_numpy(weights), products, line, grad_mass, grad_weights)
         return (
-            grad_hidden,
-            torch.from_numpy(grad_weights).to(ctx.weights_dtype),
+            torch.from_numpy(grad_hidden).to(hidden.dtype),
+            torch.from_numpy(grad_weights).to(weights.dtype),
             None,
             None,
         )
 
 
-def _rows(x: Tensor) -> np.ndarray:
-    """(B * T, D) in float32 or better, of (B, T, D)."""
-    return x.detach().to(at_least_float32(x)).contiguous().flatten(0, 1).numpy()
+def _numpy(x: Tensor) -> np.ndarray:
+    """The same numbers in float32 or better, without gaps."""
+    return x.detach().to(at_least_float32(x)).contiguous().numpy()
+
+
+def _rows(x: np.ndarray) -> np.ndarray:
+    """(B * T, D) of (B, T, D), without copying."""
+    return x.reshape(x.shape[0] * x.shape[1], x.shape[2])

@@ -21,10 +21,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from espnet_hkd.cif.weight_predictor import at_least_float32
-
-# Below this sum an utterance says nothing about where its tokens are.
-SILENCE = 1e-6
+from espnet_hkd.cif.definition import (
+    LARGEST,
+    MOST,
+    SILENCE,
+    WRONG,
+    at_least_float32,
+    wait_for_slots,
+)
 
 
 def integrate(
@@ -42,19 +46,31 @@ def integrate(
     Arguments as those of `integrate_and_fire`, but for `slack`: the mass that a token
     may lack to fire.
     """
+    frames, width = hidden.shape[1:]
+    if 0 in (frames, width):
+        # Even an utterance of length 0 needs a frame to lie on.
+        hidden = F.pad(hidden, (0, width == 0, 0, frames == 0))
+        weights = F.pad(weights, (0, frames == 0))
     with torch.autocast(hidden.device.type, enabled=False):
         with torch.no_grad():
             line = _lay_out(weights, lengths, targets, slack, tail)
             if max_tokens is None:
-                max_tokens = int(line.tokens.max())
+                wrong = (lengths < 0) | (lengths > frames)
+                number = line.tokens[:, 0].masked_fill(wrong, WRONG)
+                free = targets is None
+                max_tokens = wait_for_slots(number, lengths, frames, free=free)
             tokens = line.tokens.clamp(max=max_tokens)
             # Without any token one slot is made, and cut away again.
             fires = _find_firings(line.fired, max(max_tokens, 1))
             pairs = _pair_up(line, fires[:, :-1], tokens)
             ends = _token_ends(line, fires[:, 1:], tokens)
-        states, mass = _SumFrames.apply(hidden, weights, line.stretch, pairs)
+        slots = fires.size(1) - 1
+        states, mass = _SumFrames.apply(hidden, weights, line.stretch, pairs, slots)
+        # Its one frame is padding, which may hold anything.
+        states = states.masked_fill((line.lengths == 0)[..., None], 0.0)
     if max_tokens == 0:
         states, ends = states[:, :0], ends[:, :0]
+    states = states[..., :width]
     return states, tokens[:, 0].long(), mass, ends
 
 
@@ -71,7 +87,7 @@ class _Stretch(NamedTuple):
     beyond that origin, which the weights of all frames move. Elsewhere `into` is 0.
     """
 
-    padding: Tensor  # (B, T) bool
+    ignored: Tensor  # (B, T) bool: padding, and weights that count as 0
     mass: Tensor  # (B, 1) float64: sum of the weights as given
     rest: Tensor  # (B, 1) float64: mass of what is stretched
     into: Tensor  # (B, T) float64: mass between the origin and the end of each frame
@@ -96,11 +112,13 @@ def _lay_out(
     slack: float,
     tail: float,
 ) -> _Line:
-    lengths = lengths.int()[:, None].clamp(min=1)
     device, frames = weights.device, weights.size(1)
+    lengths = lengths.clamp(0, frames).int()[:, None]
     number = torch.arange(1, frames + 1, dtype=torch.double, device=device)
-    padding = number > lengths
-    sums = weights.masked_fill(padding, 0.0).cumsum(1, dtype=torch.double)
+    weights = weights.double()
+    counted = (number <= lengths) & (weights >= 0) & (weights <= LARGEST)
+    ignored = ~counted
+    sums = weights.masked_fill(ignored, 0.0).cumsum(1)
     mass = sums[:, -1:]
     if targets is None:
         fired = _count_firings(sums, slack)
@@ -112,23 +130,23 @@ def _lay_out(
         into = torch.where(stretched, sums - whole, 0.0)
         slope = torch.where(stretched, 1 / rest, 1.0)
         reached = torch.where(stretched, whole + into * slope, sums)
-        stretch = _Stretch(padding, mass, rest, into, slope)
+        stretch = _Stretch(ignored, mass, rest, into, slope)
         return _Line(sums, reached, fired, whole + flush, lengths, stretch)
-    tokens = targets.int()[:, None]
+    tokens = targets.clamp(0, MOST).int()[:, None]
     silent = mass < SILENCE
     rest = mass.masked_fill(silent, 1.0)
     slope = (tokens / rest).masked_fill(silent, 0.0)
     # A silent utterance is divided evenly.
-    each = silent * tokens.double() / lengths
+    each = silent * tokens.double() / lengths.clamp(min=1)
     reached = torch.addcmul(sums * slope, number, each)
     fired = _count_firings(reached, slack)
-    stretch = _Stretch(padding, mass, rest, sums, slope)
+    stretch = _Stretch(ignored, mass, rest, sums, slope)
     return _Line(reached, reached, fired, tokens, lengths, stretch)
 
 
 def _count_firings(sums: Tensor, slack: float) -> Tensor:
     """(B, T) int32: number of tokens complete once each frame is over."""
-    fired = (sums + slack).int()
+    fired = (sums + slack).clamp(max=MOST).int()
     if fired.device.type != "cpu":
         # A parallel running sum may dip by a rounding error; no firing is taken back.
         fired = fired.cummax(1).values
@@ -172,10 +190,11 @@ def _pair_up(line: _Line, begins: Tensor, tokens: Tensor) -> _Pairs:
     fired, device = line.fired, begins.device
     (batch, frames), slots = fired.shape, begins.size(1)
     total = batch * (frames + slots)
-    place = torch.arange(total, dtype=torch.int32, device=device).view(batch, -1)
+    place = torch.arange(total, dtype=torch.int32, device=device)
+    place = place.view(batch, frames + slots)
     # The frame that ends the line; surplus pairs are its own.
     final = torch.searchsorted(fired, tokens, out_int32=True)
-    final = torch.minimum(final, line.lengths - 1)
+    final = torch.minimum(final, (line.lengths - 1).clamp(min=0))
     beyond = place[:1, :frames] >= final
     # Tokens complete in a frame push its last pair on.
     frame_lasts = torch.where(beyond, place[:, -1:], place[:, :frames] + fired)
@@ -185,7 +204,7 @@ def _pair_up(line: _Line, begins: Tensor, tokens: Tensor) -> _Pairs:
     token = torch.zeros(total, dtype=torch.int32, device=device)
     token = token.scatter_(0, next_starts, 1).cumsum(0, dtype=torch.int32)
     row = torch.arange(0, batch * frames, frames, dtype=torch.int32, device=device)
-    frame = torch.minimum(place - token.view(batch, -1), final + row[:, None])
+    frame = torch.minimum(place - token.view_as(place), final + row[:, None])
     frame = frame.flatten()
 
     # A pair ends where its frame does, or, the last of a token, where the token does.
@@ -193,7 +212,7 @@ def _pair_up(line: _Line, begins: Tensor, tokens: Tensor) -> _Pairs:
     cuts = line.reached.scatter(1, final.long(), stop).flatten().index_select(0, frame)
     number = torch.arange(1, slots + 1, dtype=torch.double, device=device)
     cuts.scatter_(0, next_starts - 1, torch.minimum(number, stop).flatten()[:-1])
-    cuts = cuts.view(batch, -1)
+    cuts = cuts.view_as(place)
     return _Pairs(
         share=(cuts - _before(cuts)).flatten(),
         frame=frame,
@@ -211,13 +230,13 @@ class _SumFrames(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(ctx, hidden, weights, stretch, pairs):
+    def forward(ctx, hidden, weights, stretch, pairs, slots):
         wide = hidden.to(at_least_float32(hidden)).flatten(0, 1)
         pairs = pairs._replace(share=pairs.share.to(wide.dtype))
         ctx.save_for_backward(hidden, *stretch, *pairs)
         ctx.weights_dtype = weights.dtype
         states = _sum_bags(wide, pairs.frame, pairs.token_starts, pairs.share)
-        states = states.view(len(hidden), -1, hidden.size(2)).to(hidden.dtype)
+        states = states.view(len(hidden), slots, hidden.size(2)).to(hidden.dtype)
         mass = stretch.mass[:, 0].to(at_least_float32(weights), copy=True)
         return states, mass
 
@@ -238,7 +257,7 @@ class _SumFrames(torch.autograd.Function):
             starts = _before(pairs.frame_lasts + 1)
             grad_hidden = _sum_bags(grad, pairs.token, starts, pairs.share)
             grad_hidden = grad_hidden.to(hidden.dtype).view_as(hidden)
-        return grad_hidden, grad_weights, None, None
+        return grad_hidden, grad_weights, None, None, None
 
 
 def _sum_bags(rows: Tensor, index: Tensor, starts: Tensor, share: Tensor) -> Tensor:
@@ -265,7 +284,7 @@ def _grad_of_weights(grad: Tensor, grad_mass: Tensor, stretch: _Stretch) -> Tens
     # A weight moves the end of its frame and of all later ones.
     earlier = grad.cumsum(1)
     total = earlier[:, -1:] - pull + grad_mass[:, None]
-    return (grad - earlier).add_(total).masked_fill_(stretch.padding, 0.0)
+    return (grad - earlier).add_(total).masked_fill_(stretch.ignored, 0.0)
 
 
 def _token_ends(line: _Line, fires: Tensor, tokens: Tensor) -> Tensor:
@@ -277,4 +296,5 @@ def _token_ends(line: _Line, fires: Tensor, tokens: Tensor) -> Tensor:
     part = (number - start) / (sums.gather(1, within) - start)
     # A tail, whose firing never came, takes all that is left of the utterance.
     ends = torch.where(fires == frames, line.lengths, fires + part.clamp(max=1))
-    return ends.masked_fill(number > tokens, 0.0).float()
+    none = (number > tokens) | (line.lengths == 0)
+    return ends.masked_fill(none, 0.0).float()

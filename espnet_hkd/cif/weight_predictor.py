@@ -10,12 +10,8 @@ import math
 import torch
 from torch import Tensor, nn
 
+from espnet_hkd.cif.definition import at_least_float32
 from espnet_hkd.errors import ConfigError
-
-
-def at_least_float32(x: Tensor) -> torch.dtype:
-    """The dtype to calculate in: sums of half precision lose tokens."""
-    return torch.promote_types(x.dtype, torch.float32)
 
 
 class WeightPredictor(nn.Module):

@@ -27,14 +27,13 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from espnet_hkd.weights import at_least_float32
+from espnet_hkd.cif import definition
+from espnet_hkd.cif.definition import at_least_float32, wait_for_slots
 
-# Below this sum an utterance says nothing about where its tokens are.
-SILENCE = tl.constexpr(1e-6)
-# More tokens than any utterance has; fits int32.
-MOST = tl.constexpr(2**30)
-# A weight beyond is not finite.
-LARGEST = tl.constexpr(torch.finfo(torch.float32).max)
+SILENCE = tl.constexpr(definition.SILENCE)
+LARGEST = tl.constexpr(definition.LARGEST)
+MOST = tl.constexpr(definition.MOST)
+WRONG = tl.constexpr(definition.WRONG)
 
 
 class _Line(NamedTuple):
@@ -85,13 +84,14 @@ def _lay_out(
     slack: tl.float64,
     tail: tl.float64,
     TO_TARGETS: tl.constexpr,
+    CHECKED: tl.constexpr,
     BLOCK: tl.constexpr,
 ):
     """Fill `sums`, `fired`, `counts` and `scales` of utterance `program_id(0)`."""
     b = tl.program_id(0).to(tl.int64)
     steps = tl.arange(0, BLOCK)
-    length = tl.load(lengths + b * lengths_b).to(tl.int64)
-    length = tl.minimum(tl.maximum(length, 0), frames).to(tl.int32)
+    given = tl.load(lengths + b * lengths_b).to(tl.int64)
+    length = tl.minimum(tl.maximum(given, 0), frames).to(tl.int32)
     weights += b * weights_b
     sums += b * frames
     fired += b * frames
@@ -151,6 +151,8 @@ def _lay_out(
     tl.store(scales + 3 * b, origin)
     tl.store(scales + 3 * b + 1, slope)
     tl.store(scales + 3 * b + 2, rest)
+    if CHECKED:
+        tokens = tl.where(given == length, tokens, WRONG)
     tl.store(number + b, tokens.to(tl.int64))
     tl.store(mass + b, total.to(mass.dtype.element_ty))
 
@@ -167,7 +169,7 @@ def _find_firings(
     halvings: tl.int32,
     BLOCK: tl.constexpr,
 ):
-    """Fill `fires` and `ends` of a block of tokens; fires are T' if never (T' valid)."""
+    """Fill `fires`, the number of valid frames if never, and `ends` of some tokens."""
     b = tl.program_id(0).to(tl.int64)
     k = tl.program_id(1) * BLOCK + tl.arange(0, BLOCK)
     length = tl.load(counts + 3 * b)
@@ -438,8 +440,8 @@ def _move_ends(
 
 
 INTERPRETED = not isinstance(_lay_out, triton.JITFunction)
-# Frames that one step of a scan takes, and elements of a tile of frames. The interpreter
-# takes its time for every element.
+# Frames that a step of a scan takes, and numbers in a tile of frames. In the
+# interpreter so few that small tests take several steps.
 SCAN = 16 if INTERPRETED else 1024
 TILE = 64 if INTERPRETED else 4096
 
@@ -478,7 +480,8 @@ class _Integrate(torch.autograd.Function):
             )
             slots = max_tokens
             if slots is None:
-                slots = int(number.max()) if len(number) else 0
+                frames, free = weights.size(1), targets is None
+                slots = wait_for_slots(number, lengths, frames, free=free)
             line, ends = _find_fires(line, slots)
             states = _sum_tokens(hidden, line)
         ctx.save_for_backward(hidden, weights, *line)
@@ -542,10 +545,11 @@ def _lay_out_lines(
             *lengths.stride(),
             *(lengths if targets is None else targets).stride(),
             frames,
-            MOST.value + 1 if max_tokens is None else max_tokens,
+            definition.MOST + 1 if max_tokens is None else max_tokens,
             slack,
             tail,
             TO_TARGETS=targets is not None,
+            CHECKED=max_tokens is None,
             BLOCK=SCAN,
         )
     return line, number, mass
