@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 import math
 import numbers
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from types import MappingProxyType
 from typing import Any
 
@@ -136,6 +136,22 @@ def check_switch(name: str, value: Any) -> bool:
             f"{name} is a switch",
             got=repr(value),
             wanted="true or false",
+            remedy=_remedy(name, value),
+        )
+    return value
+
+
+def check_choice(name: str, value: Any, choices: Sequence[str]) -> str:
+    """Return one of a few words.
+
+    Raises:
+        ConfigError: It is something else.
+    """
+    if value not in choices:
+        raise ConfigError(
+            f"{name} has no such value",
+            got=repr(value),
+            wanted=" or ".join(choices),
             remedy=_remedy(name, value),
         )
     return value

@@ -22,6 +22,7 @@ from espnet2.legacy.nets.pytorch_backend.transformer.positionwise_feed_forward i
 )
 
 from espnet_hkd.checks import (
+    check_choice,
     check_divides,
     check_keys,
     check_number,
@@ -140,6 +141,10 @@ class CIFDecoder(AbsDecoder, CIFScorer):
             corpus' number of tokens (end-of-sentence included) per encoder frame.
         weight_floor: What a frame's weight must exceed to count, in [0, 1), in training
             and decoding alike; so that pauses fire nothing. 0, as published: none.
+        times: What tells when tokens were said: "ctc", the CTC's spikes, where there is
+            a CTC; or "cif", the weights.
+        time_shift: Seconds from the middle of a token's spike or mass to its begin;
+            fitted to aligned speech (`benchmarks/times.py`).
 
     Raises:
         ConfigError: For an unknown key or a value out of range.
@@ -162,6 +167,8 @@ class CIFDecoder(AbsDecoder, CIFScorer):
         count_penalty: float = 1.0,
         initial_weight: float = 0.25,
         weight_floor: float = 0.0,
+        times: str = "ctc",
+        time_shift: float = 0.0,
         **unknown: Any,
     ) -> None:
         super().__init__()
@@ -189,6 +196,8 @@ class CIFDecoder(AbsDecoder, CIFScorer):
         self.count_penalty = check_number(
             "decoder_conf.count_penalty", count_penalty, least=0.0
         )
+        self.times = check_choice("decoder_conf.times", times, ("ctc", "cif"))
+        self.time_shift = check_number("decoder_conf.time_shift", time_shift)
         self.set_special_tokens(blank=0, unk=1, eos=vocab_size - 1)
 
         self.weight_predictor = WeightPredictor(

@@ -18,6 +18,7 @@ from espnet_hkd.pretrained.packed import check_classes, open_packed
 from espnet_hkd.recognize.search import Hypothesis, SearchWeights, beam_search
 from espnet_hkd.recognize.times import Stretch, time_tokens
 from espnet_hkd.speech.audio import check_file, cut_at_silences, load_audio
+from espnet_hkd.speech.loudness import loudness
 from espnet_hkd.speech.records import Firing, Transcript
 
 logger = logging.getLogger(__name__)
@@ -33,6 +34,7 @@ class _Piece(NamedTuple):
     offset: float
     samples: int
     hidden: Any
+    power: np.ndarray
 
 
 class _Options(NamedTuple):
@@ -346,14 +348,21 @@ class Recognizer:
     ) -> Iterator[_Piece]:
         samples = load_audio(audio, sample_rate, self.sample_rate)
         for first, last in cut_at_silences(samples, self.sample_rate, LONGEST_PIECE):
-            hidden = self._encode_samples(samples[first:last])
+            piece = samples[first:last]
+            hidden = self._encode_samples(piece)
             if hidden is None:
                 logger.warning(
                     "recording %d: %d samples are too short to encode: empty text",
                     number,
                     last - first,
                 )
-            yield _Piece(number, first / self.sample_rate, last - first, hidden)
+            yield _Piece(
+                number,
+                first / self.sample_rate,
+                last - first,
+                hidden,
+                loudness(piece, self.sample_rate),
+            )
 
     def _encode_whole(
         self, audio: Any, sample_rate: int | None
@@ -463,7 +472,10 @@ class Recognizer:
         ids = hypothesis.tokens
         symbols = self._converter.ids2tokens(ids)
         stretch = Stretch(
-            piece.offset, piece.samples / self.sample_rate, self.frame_seconds
+            piece.offset,
+            piece.samples / self.sample_rate,
+            self.frame_seconds,
+            piece.power,
         )
         tokens = time_tokens(
             self.model, piece.hidden, ids, symbols, stretch, options.scoring

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
 
-from espnet_hkd.cif import FiredTokens
+from espnet_hkd.ctc.align import align
 from espnet_hkd.nets.scoring import ScoringOptions
+from espnet_hkd.recognize.spans import mass_centres, spans
 from espnet_hkd.speech.records import TokenTime
 
 
@@ -19,11 +21,13 @@ class Stretch(NamedTuple):
         offset: Its begin.
         seconds: Its length.
         frame: The length of an encoder frame.
+        power: Its loudness over time (`espnet_hkd.speech.loudness`).
     """
 
     offset: float
     seconds: float
     frame: float
+    power: np.ndarray
 
 
 @torch.no_grad()
@@ -37,7 +41,10 @@ def time_tokens(
 ) -> list[TokenTime]:
     """Times and confidences of the tokens of a hypothesis.
 
-    A token ends where its mass is complete and starts where the one before it ends.
+    A token lies around the middle of its CTC spike (`decoder_conf.times: ctc`) or of
+    its mass (`cif`, and where there is no CTC or it finds no way through the tokens).
+    It begins `decoder_conf.time_shift` after that and ends with the last sound before
+    the next begins.
 
     Args:
         model: A `CIFASRModel`.
@@ -55,19 +62,32 @@ def time_tokens(
     if options.count_search > 0:
         targets = torch.tensor([len(ids) + 1], device=hidden.device)
     fired = model.decoder.fire(hidden[None], length, targets=targets, tail=options.tail)
-    ends = _ends(fired, stretch)
-    starts = [stretch.offset, *ends]
     confidences = _confidences(model, fired.states[:, : len(ids)], ids)
+    centres = None
+    if model.decoder.times == "ctc" and model.ctc_weight > 0:
+        centres = _spikes(model, hidden, ids)
+    if centres is None:
+        weights = model.decoder.predict_weights(hidden[None], length)[0]
+        centres = mass_centres(weights.cpu().numpy(), len(ids))
+    times = stretch.offset + spans(
+        centres * stretch.frame,
+        stretch.power,
+        stretch.seconds,
+        model.decoder.time_shift,
+    )
     return [
-        TokenTime(*token)
-        for token in zip(symbols, starts, ends, confidences, strict=False)
+        TokenTime(symbol, start, end, confidence)
+        for symbol, (start, end), confidence in zip(
+            symbols, times.tolist(), confidences, strict=True
+        )
     ]
 
 
-def _ends(fired: FiredTokens, stretch: Stretch) -> list[float]:
-    """Ends of the tokens in the recording, in seconds."""
-    ends = fired.ends[0, : int(fired.lengths[0])].tolist()
-    return [min(end * stretch.frame, stretch.seconds) + stretch.offset for end in ends]
+def _spikes(model: Any, hidden: Tensor, ids: list[int]) -> np.ndarray | None:
+    """Middle of each token's CTC spike (U,), in frames, None if it has none."""
+    log_probs = model.ctc.log_softmax(hidden[None])[0].float().cpu().numpy()
+    frames = align(log_probs, ids, blank=model.blank_id)
+    return None if frames is None else frames.mean(axis=1)
 
 
 def _confidences(model: Any, states: Tensor, ids: list[int]) -> list[float]:

@@ -1,0 +1,65 @@
+"""How loud a recording is over time, and where it is loud no more."""
+
+from __future__ import annotations
+
+import numpy as np
+
+STEP = 0.01  # seconds
+# Speech is over where the power has fallen by so much from the loud parts,
+BELOW_SPEECH = 30.0  # dB
+# or is no more than so much over the quiet ones.
+ABOVE_ROOM = 14.0  # dB
+# In a pause that is louder than the rest of the recording's.
+ABOVE_PAUSE = 6.0  # dB
+# A word with what follows it that is longer than this holds a pause.
+LONG = 1.0  # seconds
+# What the power's fall leaves out of a word; by train_dev of AN4.
+RELEASE = 0.03  # seconds
+# A sound so short after a silence so long is the next word, which begins a bit early.
+ONSET = 0.1  # seconds
+NOTHING = 1e-10
+
+
+def loudness(samples: np.ndarray, rate: int) -> np.ndarray:
+    """Power of each STEP of a recording (samples,), as a mean over three."""
+    size = max(1, round(STEP * rate))
+    whole = len(samples) // size * size
+    power = (samples[:whole].astype(np.float64).reshape(-1, size) ** 2).mean(axis=1)
+    if not len(power):
+        return np.full(1, NOTHING)
+    around = np.pad(power, 1, mode="edge")
+    return (around[:-2] + around[1:-1] + around[2:]) / 3 + NOTHING
+
+
+def last_sound(power: np.ndarray, start: float, limit: float) -> float | None:
+    """Where the sound between two times ends, in seconds.
+
+    Args:
+        power: What `loudness` gives of the whole recording or piece.
+        start: Seconds, where a word begins.
+        limit: Seconds, where the next begins, or the recording ends.
+
+    Returns:
+        Seconds, at most `limit`; None where all between is as quiet as a pause.
+    """
+    first, last = round(start / STEP), round(limit / STEP)
+    part = power[first:last]
+    if not len(part):
+        return None
+    quiet = np.quantile(power, 0.1) * _ratio(ABOVE_ROOM)
+    least = max(quiet, np.quantile(power, 0.95) / _ratio(BELOW_SPEECH))
+    if len(part) * STEP > LONG:
+        least = max(least, np.quantile(part, 0.25) * _ratio(ABOVE_PAUSE))
+    loud = np.flatnonzero(part > least)
+    after_silence = np.flatnonzero(np.diff(loud, prepend=-1) > ONSET / STEP)
+    if len(after_silence):
+        onset = after_silence[-1]
+        if len(part) - loud[onset] <= ONSET / STEP:
+            loud = loud[:onset]
+    if not len(loud):
+        return None
+    return min((first + int(loud[-1]) + 1) * STEP + RELEASE, limit)
+
+
+def _ratio(decibels: float) -> float:
+    return 10 ** (decibels / 10)
