@@ -333,5 +333,5 @@ def _symbols(source: Any) -> frozenset[str]:
         path = Path(source)
         if not path.exists():
             return frozenset()
-        source = path.read_text(encoding="utf-8").splitlines()
+        source = path.read_text(encoding="utf-8").split("\n")
     return frozenset(symbol.rstrip() for symbol in source) - {""}

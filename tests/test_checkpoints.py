@@ -7,11 +7,14 @@ import os
 import pathlib
 import shutil
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import torch
 from espnet2.train import trainer
 
+from espnet_hkd.border.checkpoints import install_atomic_saving, look_through
 from espnet_hkd.errors import CheckpointError
 from espnet_hkd.recipes import resume
 from tests.training_material import make_corpus, train
@@ -178,6 +181,39 @@ def test_full_disk_stops_training_and_room_lets_it_go_on(
 def test_torch_save_is_itself_again_after_training(begun):
     assert torch.save.__module__ == "torch.serialization"
     assert not hasattr(torch.save, "__wrapped__")
+
+
+def test_a_trainer_of_another_make_is_left_as_it_is():
+    class Other:
+        @classmethod
+        def run(cls, model): ...
+
+    Other.__module__ = trainer.__name__
+    before, average = Other.run, trainer.average_nbest_models
+    task: Any = SimpleNamespace(ASRTask=SimpleNamespace(trainer=Other))
+    with pytest.raises(AttributeError, match="other arguments"):
+        install_atomic_saving(task)
+    assert Other.run == before
+    assert trainer.average_nbest_models is average
+
+
+def test_one_process_mends_and_all_are_stopped_by_a_damaged_resume_point(begun):
+    (begun / "2epoch.pth").unlink()
+    criteria = [("train", "total_count", "max")]
+    options = SimpleNamespace(
+        resume=True,
+        output_dir=begun,
+        keep_nbest_models=[2],
+        best_model_criterion=criteria,
+    )
+    second = SimpleNamespace(distributed=True, dist_rank=1)
+    look_through(options, second)
+    assert not (begun / "2epoch.pth").exists()
+    look_through(options, SimpleNamespace(distributed=True, dist_rank=0))
+    assert (begun / "2epoch.pth").exists()
+    cut(begun / "checkpoint.pth")
+    with pytest.raises(CheckpointError, match="cannot go on"):
+        look_through(options, second)
 
 
 class TestDamage:

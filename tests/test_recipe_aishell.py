@@ -5,7 +5,9 @@ from __future__ import annotations
 import shutil
 from pathlib import Path
 
+import numpy as np
 import pytest
+import soundfile
 
 from espnet_hkd.errors import DataError
 from tests.recipe_material import (
@@ -69,6 +71,15 @@ def test_espnet_prepares_the_sets_and_nothing_else_is_left(tmp_path: Path):
         *("dev", "local", "test", "train")
     ]
     assert list((recipe / "data" / "local").iterdir()) == []
+    # What no header tells is found by reading; the sets of before stay.
+    path = some_wav(data, "dev")
+    soundfile.write(path, np.zeros(8000), 16000)
+    done = run(
+        recipe / "local" / "data.sh", cwd=recipe, AISHELL=str(tmp_path / "corpus")
+    )
+    assert done.returncode == 1
+    assert f"The audio of {path.stem} is silent" in done.stderr
+    assert (recipe / "data" / "dev" / "wav.scp").read_text().splitlines() == wav
 
 
 def drop_speaker(data: Path) -> None:
@@ -142,6 +153,26 @@ def link_set(data: Path) -> None:
     (data / "wav" / "dev").symlink_to(data.parent / "elsewhere")
 
 
+def add_byte_order_mark(data: Path) -> None:
+    path = transcripts(data)
+    path.write_bytes(b"\xef\xbb\xbf" + path.read_bytes())
+
+
+def add_carriage_returns(data: Path) -> None:
+    path = transcripts(data)
+    path.write_bytes(path.read_bytes().replace(b"\n", b"\r\n"))
+
+
+def add_no_break_space(data: Path) -> None:
+    path = transcripts(data)
+    path.write_text(path.read_text() + "BAC009S9999W0001 \u6211\u00a0\u60f3\n")
+
+
+def add_parentheses(data: Path) -> None:
+    path = some_wav(data)
+    path.rename(path.with_stem("BAC009(1)"))
+
+
 @pytest.mark.parametrize(
     ("damage", "message"),
     [
@@ -162,6 +193,10 @@ def link_set(data: Path) -> None:
         (flat, r"no recordings of train, dev, test"),
         (rename, r"is not laid out like AISHELL-1\n  got:    aishell2"),
         (link_set, r"1 folders under .* are links"),
+        (add_byte_order_mark, r"of BAC009S0001W0000, holds a byte order mark"),
+        (add_carriage_returns, r"of BAC009S0001W0000, holds a carriage return"),
+        (add_no_break_space, r"of BAC009S9999W0001 holds .*\n.*U\+00A0 NO-BREAK"),
+        (add_parentheses, r"'BAC009\(1\)' cannot be used\n.*U\+0028 LEFT"),
     ],
 )
 def test_damaged_corpus_is_refused(tmp_path: Path, damage, message: str):

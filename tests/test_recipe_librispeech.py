@@ -93,6 +93,11 @@ def empty_audio(corpus: Path) -> None:
     (corpus / CHAPTER / "100-1100-0001.flac").write_bytes(b"")
 
 
+def add_carriage_returns(corpus: Path) -> None:
+    path = corpus / CHAPTER / "100-1100.trans.txt"
+    path.write_bytes(path.read_bytes().replace(b"\n", b"\r\n"))
+
+
 def narrow_band(corpus: Path) -> None:
     write_audio(corpus / CHAPTER / "100-1100-0000.flac", rate=8000)
 
@@ -134,6 +139,7 @@ def no_folder_of_its_own(corpus: Path) -> None:
         (empty_transcripts, r"100-1100\.trans\.txt is empty"),
         (break_line, r"a line that cannot be used\n.*'100-1100-0000'"),
         (empty_audio, r"1 recordings .* are empty files.*\n.*100-1100-0001\n"),
+        (add_carriage_returns, r"of 100-1100-0000, holds a carriage return"),
         (narrow_band, r"does not fit this recipe.*\n.*8000 Hz.*\n.*16000 Hz"),
         (drop_speakers, r"SPEAKERS\.TXT is missing"),
         (break_speakers, r"describes no reader\n.*'506 female'"),
@@ -206,6 +212,16 @@ def test_espnet_makes_the_sets_and_the_text_gets_ids(whole: Path, tmp_path: Path
         "lm-text-00000001 MORE WORDS",
         "lm-text-00000002 THAN SPOKEN",
     ]
+
+
+def test_half_a_recording_stops_the_stage_and_is_named(corpus: Path, tmp_path: Path):
+    """Its header is whole; ESPnet's preparation takes it."""
+    path = corpus / CHAPTER / "100-1100-0001.flac"
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+    done = prepare(tmp_path / "work", LIBRISPEECH=str(corpus))
+    assert done.returncode == 1
+    assert "The audio of 100-1100-0001 cannot be read" in done.stderr
+    assert not list((tmp_path / "work" / "data").glob("*/wav.scp"))
 
 
 def test_nothing_is_written_for_a_corpus_that_is_not_whole(whole: Path, tmp_path: Path):

@@ -11,6 +11,7 @@ from importlib.metadata import version
 from pathlib import Path
 
 import pytest
+import torch
 
 from espnet_hkd.errors import DataError
 from espnet_hkd.recipes import units_fit
@@ -281,6 +282,36 @@ def test_what_the_user_typed_is_kept_for_the_command_that_starts_again(tmp_path:
     script.write_text(f'. {SHELL / "recipe.sh"}\necho "${{typed}}"\n')
     done = run("bash", script, "--nj", "2", "--asr_args", "--max_epoch 3")
     assert done.stdout == f"{script} --nj 2 --asr_args --max_epoch\\ 3\n"
+
+
+def test_training_without_sound_resume_point_is_refused_before_gpus_are_taken(
+    tmp_path: Path,
+):
+    recipe = make_recipe(tmp_path / "recipe")
+    tree = make_tree(tmp_path / "espnet")
+    names = (
+        "asr_exp=exp/asr_x\nasr_stats_dir=exp/stats\n[ $0 = ./run.sh ] || touch ran\n"
+    )
+    script = tree / "egs2" / "TEMPLATE" / "asr1" / "asr.sh"
+    script.write_text(names)
+    script.chmod(0o755)
+    (recipe / "exp" / "stats" / "train").mkdir(parents=True)
+    for name, size in (("speech_shape", "16000"), ("text_shape", "3")):
+        (recipe / "exp" / "stats" / "train" / name).write_text(f"a {size}\n")
+    (recipe / "exp" / "asr_x").mkdir()
+    (recipe / "exp" / "asr_x" / "checkpoint.pth").touch()
+    torch.save({"w": torch.zeros(2)}, recipe / "exp" / "asr_x" / "1epoch.pth")
+    options = ("--stage", "11", "--stop_stage", "11", "--plm", "none")
+    config = ("--asr_config", "conf/train_asr_cif.yaml")
+    done = run("./run.sh", *options, *config, cwd=recipe, ESPNET_ROOT=str(tree))
+    assert done.returncode == 1
+    assert "exp/asr_x cannot go on: checkpoint.pth is damaged (0 bytes" in done.stderr
+    assert (
+        f"./run.sh {' '.join((*options, *config))} --stage 11 --pretrained_model "
+        "exp/asr_x/1epoch.pth --asr_exp exp/asr_x_again"
+    ) in done.stderr
+    # What asr.sh would have done in stage 11.
+    assert not (recipe / "ran").exists()
 
 
 def test_missing_teacher_store_is_named_before_training(tmp_path: Path):

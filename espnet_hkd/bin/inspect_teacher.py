@@ -138,7 +138,7 @@ def _lines(path: str | None) -> list[str]:
     if path is None:
         return []
     try:
-        return Path(path).read_text(encoding="utf-8").splitlines()
+        return Path(path).read_text(encoding="utf-8").rstrip("\n").split("\n")
     except (OSError, UnicodeDecodeError) as error:
         raise _unreadable("list of symbols", path, error) from error
 

@@ -112,7 +112,8 @@ def read_lexicon(path: str | Path) -> dict[str, list[str]]:
             earlier one.
     """
     try:
-        lines = Path(path).read_text(encoding="utf-8").splitlines()
+        # Not splitlines(), which also cuts at characters that a token may be.
+        lines = Path(path).read_text(encoding="utf-8-sig").split("\n")
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(
             f"cannot read the lexicon {path}",
