@@ -19,6 +19,7 @@ from espnet_hkd.version import __version__
 GROUPS: dict[str, dict[str, str]] = {
     "use a model": {
         "recognize": "espnet_hkd.bin.recognize",
+        "demo": "espnet_hkd.bin.demo",
         "inspect-model": "espnet_hkd.bin.inspect_model",
     },
     "prepare a training": {

@@ -30,7 +30,7 @@ RUN_ELSEWHERE = {
 }
 # What the title of a block that no test runs begins with.
 NEEDS = re.compile(
-    r"needs (a corpus|a GPU|a cluster|an account|the network|(ten )?minutes)\b"
+    r"needs (a (corpus|GPU|cluster|browser)|an account|the network|(ten )?minutes)\b"
 )
 FENCE = re.compile(r"^```(\w+)(?: title=\"([^\"]*)\")?\n(.*?)^```$", re.M | re.S)
 TEXTS = {

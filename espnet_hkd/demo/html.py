@@ -83,11 +83,11 @@ def show_error(error: HKDError) -> str:
 def _button(word: Word) -> str:
     # Sure words have no shade; what the model would not bet on has half of it.
     shade = 0.75 * (1.0 - min(max(word.confidence, 0.0), 1.0))
+    color = f"rgba(221, 107, 32, {shade:.2f})"
     times = f"{word.start:.2f} to {word.end:.2f} s"
     return (
         f"<button type='button' class='hkd-word' data-start='{word.start:.3f}' "
-        f"data-end='{word.end:.3f}' "
-        f"style='background: rgba(221, 107, 32, {shade:.2f})' "
+        f"data-end='{word.end:.3f}' style='background: {color}' "
         f"title='{times}, confidence {word.confidence:.2f}'>"
         f"{html.escape(word.word)}</button>"
     )

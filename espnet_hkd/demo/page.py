@@ -47,6 +47,8 @@ class Page:
                         sources=["upload", "microphone"],
                         type="filepath",
                         label="Recording",
+                        # Neither sharing, which asks another server, nor more.
+                        buttons=[],
                         elem_id="recording",
                     )
                     model = gr.Dropdown(
@@ -59,7 +61,7 @@ class Page:
                     )
                 with gr.Column(scale=3):
                     result = gr.HTML(elem_id="result")
-                    picture = gr.Plot(label="What CIF did", elem_id="picture")
+                    picture = gr.Plot(show_label=False, elem_id="picture")
                     with gr.Row():
                         files = [
                             gr.DownloadButton(

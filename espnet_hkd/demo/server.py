@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import os
+import signal
 import socket
+import sys
 import tempfile
 from pathlib import Path
 from typing import Any
 
 from espnet_hkd.errors import ConfigError, DataError
+from espnet_hkd.recipes.copy import recipes
 
 LOOPBACK = ("127.0.0.1", "::1", "localhost")
 # Read by Gradio when it is imported, or on each call.
@@ -78,7 +81,7 @@ def serve(
     around = os.environ.get("NO_PROXY") or os.environ.get("no_proxy") or ""
     os.environ["NO_PROXY"] = ",".join(filter(None, (around, *LOOPBACK)))
     try:
-        import gradio as gr
+        from gradio.themes import Default
     except ImportError as error:
         raise DataError(
             "the page needs Gradio",
@@ -104,7 +107,9 @@ def serve(
         share=False,
         prevent_thread_lock=True,
         quiet=True,
-        theme=gr.themes.Default(font=fonts, font_mono=["ui-monospace", "monospace"]),
+        theme=Default(
+            primary_hue="indigo", font=fonts, font_mono=["ui-monospace", "monospace"]
+        ),
         css=html.STYLE,
         head=f"<script>{html.SCRIPT}</script>",
         footer_links=[],
@@ -126,6 +131,8 @@ def serve(
 
     if not block:
         return stop
+    # What ends a service ends it as Ctrl-C does: uploads go.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
     try:
         page.block_thread()
     finally:
@@ -153,6 +160,23 @@ def check_port(host: str, port: int) -> None:
             remedy=f"--port {port + 1 if port < 65535 else 7860}, or end the program "
             "that uses it; --host 127.0.0.1 is this machine alone",
         ) from error
+
+
+def packed_an4() -> str:
+    """The packed model of the AN4 recipe, which comes with the package.
+
+    Raises:
+        DataError: It is not there.
+    """
+    path = recipes().get("an4_hkd", Path()) / "pretrained" / "an4_hkd.zip"
+    if not path.is_file():
+        raise DataError(
+            "there is no packed AN4 model",
+            got=f"no {path}",
+            wanted="the model that the package brings along",
+            remedy="name a model: espnet-hkd demo MODEL.zip",
+        )
+    return str(path)
 
 
 def labels(names: list[str]) -> dict[str, str]:

@@ -1,0 +1,341 @@
+"""The page of `espnet-hkd demo`, used as a person uses it, in a browser."""
+
+from __future__ import annotations
+
+import ipaddress
+import json
+import os
+import re
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import soundfile
+from selenium import webdriver
+from selenium.webdriver.chrome.service import Service
+from selenium.webdriver.common.by import By
+from selenium.webdriver.support.ui import WebDriverWait
+
+import espnet_hkd
+from espnet_hkd.cli import main
+from espnet_hkd.demo.html import show
+from espnet_hkd.demo.server import LOOPBACK, check_port, labels
+from espnet_hkd.demo.transcribe import Options, transcribe
+from espnet_hkd.demo.words import words_of
+from espnet_hkd.errors import ConfigError
+from tests.recipe_material import RECIPE, run
+
+MODEL = RECIPE / "pretrained" / "an4_hkd.zip"
+# Longer than any step takes on a machine that does other work, too.
+PATIENCE = 600
+# Starts the page and writes down every address that this process asks for.
+WATCHED = """
+import sys
+log = open(sys.argv.pop(1), "a", buffering=1)
+def watch(event, arguments):
+    if event == "socket.connect":
+        log.write(f"{arguments[1]!r}\\n")
+    elif event == "socket.getaddrinfo":
+        log.write(f"{arguments[:1]!r}\\n")
+sys.addaudithook(watch)
+from espnet_hkd.cli import main
+main(sys.argv[1:])
+"""
+
+
+class Server:
+    """A page that runs in a process of its own."""
+
+    def __init__(self, folder: Path) -> None:
+        other = folder / "other.zip"
+        other.symlink_to(MODEL)
+        self.temporary = folder / "temporary"
+        self.temporary.mkdir()
+        self.asked = folder / "asked"
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            self.port = probe.getsockname()[1]
+        arguments = ["demo", MODEL, other, "--port", self.port, "--minutes", 1]
+        with open(folder / "log", "w") as log:
+            self.process = subprocess.Popen(
+                [sys.executable, "-c", WATCHED, *map(str, (self.asked, *arguments))],
+                env={
+                    **os.environ,
+                    "TMPDIR": str(self.temporary),
+                    "OMP_NUM_THREADS": "1",
+                    # Nothing listens there: whoever asks it fails, and is seen.
+                    "HTTP_PROXY": "http://192.0.2.1:9",
+                    "HTTPS_PROXY": "http://192.0.2.1:9",
+                },
+                stdout=log,
+                stderr=subprocess.STDOUT,
+            )
+        self.address = f"http://127.0.0.1:{self.port}"
+        until = time.monotonic() + PATIENCE
+        while "The page is at" not in (folder / "log").read_text():
+            assert self.process.poll() is None, (folder / "log").read_text()
+            assert time.monotonic() < until, (folder / "log").read_text()
+            time.sleep(0.2)
+
+    def uploads(self) -> list[Path]:
+        return [path for path in self.temporary.rglob("*") if path.is_file()]
+
+    def stop(self) -> None:
+        if self.process.poll() is None:
+            self.process.send_signal(signal.SIGTERM)
+            self.process.wait(PATIENCE)
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    server = Server(tmp_path_factory.mktemp("page"))
+    yield server
+    server.stop()
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[webdriver.Chrome]:
+    options = webdriver.ChromeOptions()
+    binary = next(
+        filter(None, map(shutil.which, ("chromium", "chromium-browser"))), None
+    )
+    assert binary, "this test wants chromium and chromium-driver: tools/setup.sh"
+    options.binary_location = binary
+    for argument in (
+        "--headless=new",
+        # As root, and in containers with little shared memory.
+        "--no-sandbox",
+        "--disable-dev-shm-usage",
+        # The browser's own business.
+        "--disable-background-networking",
+        "--disable-component-update",
+        "--no-first-run",
+        "--window-size=1280,1000",
+    ):
+        options.add_argument(argument)
+    options.set_capability("goog:loggingPrefs", {"performance": "ALL"})
+    driver = webdriver.Chrome(options=options, service=Service("chromedriver"))
+    driver.set_page_load_timeout(PATIENCE)
+    yield driver
+    driver.quit()
+
+
+def wait(browser: webdriver.Chrome, ready: Callable[[Any], Any]) -> Any:
+    return WebDriverWait(browser, PATIENCE, 0.1).until(ready)
+
+
+def find(browser: webdriver.Chrome, selector: str) -> list[Any]:
+    return browser.find_elements(By.CSS_SELECTOR, selector)
+
+
+def upload(browser: webdriver.Chrome, server: Server, audio: Path) -> None:
+    """Open the page anew and give it a file."""
+    browser.get(server.address)
+    inside = "#recording input[type=file]"
+    wait(browser, lambda b: find(b, inside))[0].send_keys(str(audio))
+    # The file's name or player stands where the input was.
+    wait(browser, lambda b: not find(b, inside) or find(b, "#recording audio"))
+
+
+def press(browser: webdriver.Chrome) -> None:
+    find(browser, "#transcribe")[0].click()
+
+
+def result(browser: webdriver.Chrome) -> str:
+    """The text of the result, once it is there."""
+    said = "#result .hkd-words, #result .hkd-error"
+    return wait(browser, lambda b: find(b, said))[0].text
+
+
+@pytest.fixture(scope="module")
+def spoken(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A sentence of AN4's words."""
+    path = tmp_path_factory.mktemp("audio") / "spoken words.wav"
+    done = run(
+        "espeak-ng", "-v", "en-us", "-s", "120", "-w", path, "one two three four"
+    )
+    assert done.returncode == 0, done.stderr
+    return path
+
+
+@pytest.fixture(scope="module")
+def recognizer():
+    return espnet_hkd.from_pretrained(str(MODEL))
+
+
+def test_a_file_is_transcribed_and_a_click_on_a_word_plays_from_there(
+    server, browser, spoken, recognizer
+):
+    (expected,) = recognizer(spoken)
+    upload(browser, server, spoken)
+    press(browser)
+    assert result(browser).split() == expected.text.split()
+
+    words = find(browser, "#result .hkd-word")
+    last = words[-1]
+    # Played as fast as it goes, the time is soon past the word's start.
+    last.click()
+    start = float(last.get_attribute("data-start"))
+    assert start == pytest.approx(words_of(expected)[-1].start, abs=2e-3)
+    time_now = "return document.querySelector('#result audio').currentTime"
+    at = wait(browser, lambda b: b.execute_script(time_now))
+    assert start - 0.05 <= at
+
+    image = wait(browser, lambda b: find(b, "#picture img"))[0]
+    wide = "return arguments[0].naturalWidth"
+    assert wait(browser, lambda b: b.execute_script(wide, image)) > 300
+
+    for kind in ("srt", "json"):
+        link = wait(browser, lambda b, k=kind: find(b, f"a:has(#as-{k}), #as-{k} a"))
+        with urllib.request.urlopen(link[0].get_attribute("href")) as answer:
+            text = answer.read().decode()
+        if kind == "json":
+            assert json.loads(text)["text"] == expected.text
+        else:
+            assert re.match(r"1\n00:00:0\d,\d{3} --> 00:00:0\d,\d{3}\n", text)
+
+
+def test_the_model_and_its_options_can_be_chosen(server, browser, spoken):
+    browser.get(server.address)
+    wait(browser, lambda b: find(b, "#model input"))[0].click()
+    names = wait(browser, lambda b: find(b, "[role=option]"))
+    assert [name.text.strip("\u2713 ") for name in names] == ["an4_hkd", "other"]
+    assert find(browser, "#beam, #ctc, #tail") or "How to decode" in browser.page_source
+
+
+@pytest.mark.parametrize(
+    ("name", "seconds", "message"),
+    [
+        ("silence", 2.0, "No speech was found"),
+        ("nothing", 0.0, "No speech was found"),
+        ("an hour, nearly", 61.0, "the recording is too long"),
+    ],
+)
+def test_what_holds_no_speech_or_too_much_is_told(
+    name, seconds, message, server, browser, tmp_path
+):
+    audio = tmp_path / f"{name}.wav"
+    soundfile.write(audio, np.zeros(int(16000 * seconds)), 16000)
+    upload(browser, server, audio)
+    press(browser)
+    assert message in result(browser)
+
+
+def test_what_is_not_audio_is_told(server, browser, tmp_path):
+    audio = tmp_path / "letter.wav"
+    audio.write_text("Dear Sir or Madam")
+    upload(browser, server, audio)
+    press(browser)
+    text = result(browser)
+    assert "cannot be read as audio" in text
+    assert "remedy" in text
+
+
+def test_two_people_at_once_get_an_answer_each(server, browser, spoken):
+    first = browser.current_window_handle
+    upload(browser, server, spoken)
+    browser.switch_to.new_window("tab")
+    upload(browser, server, spoken)
+    press(browser)
+    second = browser.current_window_handle
+    browser.switch_to.window(first)
+    press(browser)
+    texts = []
+    for window in (first, second):
+        browser.switch_to.window(window)
+        texts.append(result(browser))
+    browser.close()
+    browser.switch_to.window(first)
+    assert texts[0] == texts[1] != ""
+
+
+def test_no_request_leaves_this_machine(server, browser, spoken):
+    upload(browser, server, spoken)
+    press(browser)
+    result(browser)
+    sent = [json.loads(entry["message"]) for entry in browser.get_log("performance")]
+    addresses = {
+        entry["message"]["params"]["request"]["url"]
+        for entry in sent
+        if entry["message"]["method"] == "Network.requestWillBeSent"
+    }
+    assert any(address.startswith(server.address) for address in addresses)
+    for address in addresses:
+        assert address.startswith((server.address, "data:", "blob:")), address
+    # And what the server itself asked for.
+    asked = server.asked.read_text().splitlines()
+    assert asked
+    for line in asked:
+        host = re.match(r"\((?:b?'([^']*)'|None)", line)
+        assert host, line
+        assert host[1] in (None, *LOOPBACK) or is_loopback(host[1]), line
+    with urllib.request.urlopen(server.address) as answer:
+        policy = answer.headers["content-security-policy"]
+    assert "default-src 'self'" in policy
+
+
+def is_loopback(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+def test_a_port_in_use_is_named_with_the_remedy(server):
+    with pytest.raises(ConfigError, match=f"port {server.port}") as raised:
+        check_port("127.0.0.1", server.port)
+    assert f"--port {server.port + 1}" in str(raised.value)
+
+
+# The last one: it stops the server.
+def test_uploads_are_gone_when_the_page_ends(server, browser, spoken):
+    upload(browser, server, spoken)
+    assert any(path.name == "spoken words.wav" for path in server.uploads())
+    server.stop()
+    assert server.process.returncode == 0
+    assert server.uploads() == []
+
+
+def test_a_long_recording_says_how_far_it_is_and_its_times_go_on(recognizer):
+    noise = np.random.default_rng(0).normal(0, 0.01, 16000 * 70).astype(np.float32)
+    shares = []
+    got = transcribe(recognizer, noise, Options(beam=1), shares.append)
+    (whole,) = recognizer(noise, sample_rate=16000, beam=1, ctc_weight=0.0)
+    assert len(shares) >= 3
+    assert shares == sorted(shares)
+    assert shares[-1] == 1.0
+    assert got.text == whole.text
+    assert [t.start for t in got.tokens] == pytest.approx(
+        [t.start for t in whole.tokens]
+    )
+
+
+def test_what_words_hold_is_no_html():
+    class Word:
+        word, start, end, confidence = "<b>", 0.0, 0.5, 0.25
+
+    text = show([Word()], "/tmp/a b'.wav")
+    assert "&lt;b&gt;" in text
+    assert "<b>" not in text
+    assert "a%20b%27.wav" in text
+
+
+def test_models_of_one_name_are_told_apart():
+    assert labels(["a/x.zip", "b/y.zip"]) == {"x": "a/x.zip", "y": "b/y.zip"}
+    assert list(labels(["a/x.zip", "b/x.zip"])) == ["a/x.zip", "b/x.zip"]
+
+
+def test_without_gradio_the_extra_is_named(monkeypatch, capsys):
+    monkeypatch.setitem(sys.modules, "gradio.themes", None)
+    with pytest.raises(SystemExit) as end:
+        main(["demo", str(MODEL), "--port", "0"])
+    assert "espnet_hkd[page]" in str(end.value)
