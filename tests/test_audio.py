@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import io
 import itertools
+import logging
+import os
 
 import numpy as np
 import pytest
@@ -10,7 +13,12 @@ import soundfile
 import torch
 
 from espnet_hkd.errors import DataError
-from espnet_hkd.speech.audio import check_file, cut_at_silences, load_audio
+from espnet_hkd.speech.audio import (
+    check_file,
+    cut_at_silences,
+    load_audio,
+    read_pieces,
+)
 from tests.small_models import speech
 
 RATE = 16000
@@ -24,6 +32,13 @@ TONE = 0.5 * np.sin(2 * np.pi * 440 * np.arange(RATE) / RATE)
         pytest.param(TONE.astype(np.float16), id="float16"),
         pytest.param((TONE * 2**15).astype(np.int16), id="int16"),
         pytest.param((TONE * 2**31).astype(np.int32), id="int32"),
+        pytest.param((TONE * 2**23).astype(np.int32), id="24 bits in int32"),
+        pytest.param((TONE * 2**15).astype(np.int32), id="16 bits in int32"),
+        pytest.param((TONE * 2**15).astype(np.int64), id="16 bits in int64"),
+        pytest.param((TONE * 2**31).astype(np.int64), id="32 bits in int64"),
+        pytest.param((TONE * 2**15).astype(int).tolist(), id="list of integers"),
+        pytest.param(TONE * 2**15, id="16 bits in floats"),
+        pytest.param(np.stack([TONE, -TONE], 1), id="a channel turned over"),
         pytest.param(torch.from_numpy(TONE), id="tensor"),
         pytest.param(TONE.tolist(), id="list"),
         pytest.param(np.stack([TONE, TONE], axis=1), id="stereo"),
@@ -48,12 +63,15 @@ def test_arrays_of_every_kind_are_the_same_speech(given):
         pytest.param(TONE[None, None], r"\(1, 1, 16000\)", id="three axes"),
         pytest.param(np.float32(0.1), r"shape \(\)", id="a number"),
         pytest.param(None, "object", id="None"),
-        pytest.param(b"one.wav", "signed integers", id="bytes"),
+        pytest.param(b"one.wav", "the bytes cannot be read", id="bytes of none"),
+        pytest.param(io.StringIO("x"), "file object cannot be read", id="text file"),
+        pytest.param(np.array([2**40]), "no scale", id="integers beyond 32 bits"),
+        pytest.param(np.array([1e19]), "no scale", id="floats beyond any scale"),
         pytest.param([[0.1], [0.1, 0.2]], "cannot be made", id="ragged"),
         pytest.param(torch.zeros(9).bfloat16(), r"float\(\)\.cpu", id="bfloat16"),
         pytest.param(np.array([0.0, np.nan]), "NaN", id="NaN"),
         pytest.param(np.array([0.0, -np.inf]), "inf", id="inf"),
-        pytest.param(np.full(9, 1e300), "inf", id="beyond float32"),
+        pytest.param(np.full(9, 1e300), "no scale", id="beyond float32"),
     ],
 )
 def test_what_is_no_audio_is_named(given, said):
@@ -124,3 +142,90 @@ def test_audio_without_any_pause_is_cut_all_the_same(value, seconds):
     assert pieces[0][0] == 0 and pieces[-1][1] == len(samples)
     assert all(a[1] == b[0] for a, b in itertools.pairwise(pieces))
     assert all(0 < last - first <= 30_000 for first, last in pieces)
+
+
+@pytest.mark.parametrize("rate", [1000, 8000])
+@pytest.mark.parametrize("seconds", [0.0, 3.0, 31.0, 200.0])
+def test_a_file_is_cut_in_the_same_places_piece_by_piece(tmp_path, seconds, rate):
+    samples = speech(seconds, rate=1000)
+    soundfile.write(tmp_path / "a.wav", samples, rate, subtype="FLOAT")
+    whole = load_audio(tmp_path / "a.wav", None, 1000)
+    pieces = list(read_pieces(tmp_path / "a.wav", None, 1000, 7.0))
+    cuts = [(p.first, p.first + len(p.samples)) for p in pieces]
+    assert cuts == cut_at_silences(whole, 1000, 7.0)
+    np.testing.assert_array_equal(np.concatenate([p.samples for p in pieces]), whole)
+
+
+@pytest.mark.parametrize("kind", ["WAV", "FLAC", "OGG", "MP3"])
+def test_bytes_and_file_objects_are_the_file(tmp_path, kind):
+    path = tmp_path / f"a.{kind.lower()}"
+    soundfile.write(path, speech(0.5), RATE, format=kind)
+    expected = load_audio(path, None, RATE)
+    content = path.read_bytes()
+    with path.open("rb") as file:
+        for given in (content, bytearray(content), io.BytesIO(content), file):
+            np.testing.assert_array_equal(load_audio(given, None, RATE), expected)
+
+
+def test_a_name_in_another_encoding_is_read_and_shown(tmp_path):
+    path = os.fsdecode(os.fsencode(tmp_path) + "/\u4f60\u597d.wav".encode("gbk"))
+    soundfile.write(os.fsencode(path), TONE, RATE)
+    assert len(load_audio(path, None, RATE)) == RATE
+    os.truncate(path, 20)
+    with pytest.raises(DataError) as caught:
+        check_file(path)
+    str(caught.value).encode("utf-8")
+
+
+@pytest.mark.parametrize(
+    "head",
+    [b"\0\0\0\x20ftypM4A \0\0\0\0", b"\x1a\x45\xdf\xa3\x01\0\0\0webm"],
+    ids=["m4a", "webm"],
+)
+def test_formats_of_phones_and_browsers_are_refused_with_a_way_out(tmp_path, head):
+    (tmp_path / "a.bin").write_bytes(head + bytes(1000))
+    with pytest.raises(DataError, match=r"ffmpeg -i .*a\.bin"):
+        load_audio(tmp_path / "a.bin", None, RATE)
+
+
+def rewritten(path, place, number):
+    """The WAV file with a number of 32 bits at a place of its header."""
+    soundfile.write(path, speech(1.0), RATE, subtype="PCM_16")
+    content = bytearray(path.read_bytes())
+    content[place : place + 4] = number.to_bytes(4, "little")
+    path.write_bytes(content)
+    return path
+
+
+@pytest.mark.parametrize("rate", [1, 2_000_000_000])
+def test_a_rate_that_nobody_records_at_is_refused(tmp_path, rate):
+    with pytest.raises(DataError, match=f"{rate} samples a second"):
+        load_audio(rewritten(tmp_path / "a.wav", 24, rate), None, RATE)
+
+
+def test_a_header_of_no_samples_before_real_ones_is_refused(tmp_path):
+    with pytest.raises(DataError, match="no samples, and 32000 bytes"):
+        load_audio(rewritten(tmp_path / "a.wav", 40, 0), None, RATE)
+
+
+def test_a_stream_written_to_a_pipe_is_read_whole(tmp_path, caplog):
+    path = rewritten(tmp_path / "a.wav", 40, 0xFFFFFFFF)
+    assert len(load_audio(path, None, RATE)) == RATE
+    assert not caplog.records
+
+
+@pytest.mark.parametrize("kind", ["wav", "flac", "ogg"])
+def test_a_torn_file_says_how_much_was_read(tmp_path, caplog, kind):
+    path = tmp_path / f"a.{kind}"
+    soundfile.write(path, speech(4.0), RATE)
+    os.truncate(path, path.stat().st_size // 2)
+    with caplog.at_level(logging.WARNING):
+        try:
+            read = len(load_audio(path, None, RATE))
+        except DataError as error:
+            assert "cannot be read" in str(error)
+            return
+    assert 0 < read < 4 * RATE
+    if kind != "ogg":
+        # An Ogg stream does not say how long it was to be.
+        assert f"{read / RATE:.2f} s of the 4.00 s" in caplog.text

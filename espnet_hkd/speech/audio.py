@@ -2,25 +2,54 @@
 
 from __future__ import annotations
 
-import shlex
-from pathlib import Path
-from typing import Any
+from collections.abc import Iterable, Iterator
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from espnet_hkd.checks import is_number
 from espnet_hkd.errors import DataError
+from espnet_hkd.speech.samples import as_array, as_mono, scale_of
+from espnet_hkd.speech.sources import (
+    RATES,
+    check_file,
+    is_file,
+    name_of,
+    open_source,
+)
+
+__all__ = [
+    "Piece",
+    "check_file",
+    "cut_at_silences",
+    "is_file",
+    "load_audio",
+    "name_of",
+    "read_pieces",
+]
 
 FRAME_SECONDS = 0.02
-# Hz; resampling from far beyond would take all memory.
-RATES = (1000, 1_000_000)
+WINDOW_SECONDS = 0.3
+
+
+class Piece(NamedTuple):
+    """A stretch of a recording.
+
+    Attributes:
+        first: Its first sample's place in the recording.
+        samples: (samples,) float32.
+    """
+
+    first: int
+    samples: np.ndarray
 
 
 def load_audio(audio: Any, sample_rate: Any, model_rate: int) -> np.ndarray:
     """Read a file or take an array (samples,) or (samples, channels).
 
     Args:
-        audio: A path, or an array of floats in [-1, 1] or of signed integers.
+        audio: A path, the bytes of an audio file, a file object, or an array of
+            floats in [-1, 1] or of signed integers.
         sample_rate: Of an array, in Hz; a file knows its own.
         model_rate: The rate wanted, in Hz.
 
@@ -30,101 +59,74 @@ def load_audio(audio: Any, sample_rate: Any, model_rate: int) -> np.ndarray:
     Raises:
         DataError: No such file, not audio, an array without its rate, NaN.
     """
-    name = "the array"
-    if isinstance(audio, str | Path):
-        name = str(audio)
-        check_file(Path(audio))
-        samples, sample_rate = _read(Path(audio))
-    else:
-        samples = _as_array(audio)
-        _check_rate(sample_rate)
-    if samples.dtype.kind == "i":
-        samples = samples / float(-np.iinfo(samples.dtype).min)
-    if samples.ndim == 2:
-        samples = samples.mean(axis=1)
-    # What is beyond float32 becomes infinite and is refused below.
-    with np.errstate(over="ignore"):
-        samples = samples.astype(np.float32)
-    if not np.isfinite(samples).all():
-        raise DataError(
-            f"{name} holds values that are not numbers",
-            got="NaN or inf",
-            wanted="finite samples, floats in [-1, 1] or signed integers",
-            remedy="look at what made it; np.nan_to_num turns them into silence",
-        )
-    if sample_rate != model_rate and samples.size:
-        import soxr
-
-        samples = soxr.resample(samples, sample_rate, model_rate)
-    return samples
+    blocks = list(_read(audio, sample_rate, model_rate))
+    return np.concatenate(blocks) if blocks else np.empty(0, np.float32)
 
 
-def check_file(path: Path) -> None:
-    """Check that an audio file is there and open it, without reading it all.
+def read_pieces(
+    audio: Any, sample_rate: Any, model_rate: int, longest: float
+) -> Iterator[Piece]:
+    """Read audio, cut where it is quietest into pieces of at most `longest` seconds.
+
+    The same pieces as `cut_at_silences`, but of a file no more than a minute or two
+    are in memory at once. There is always one piece, be it empty.
+
+    Args:
+        audio: As for `load_audio`.
+        sample_rate: As for `load_audio`.
+        model_rate: The rate wanted, in Hz.
+        longest: In seconds.
 
     Raises:
-        DataError: It is missing, or libsndfile does not know its format.
+        DataError: As for `load_audio`, also after some pieces.
     """
-    import soundfile
-
-    if not path.is_file():
-        raise DataError(
-            f"there is no audio file {path}",
-            got="a folder" if path.is_dir() else "no such file",
-            wanted="an audio file",
-            remedy="correct the path",
-        )
-    try:
-        soundfile.info(path)
-    except soundfile.LibsndfileError as error:
-        raise _unreadable(path, error) from None
-
-
-def _read(path: Path) -> tuple[np.ndarray, int]:
-    import soundfile
-
-    try:
-        return soundfile.read(path, dtype="float32")
-    except soundfile.LibsndfileError as error:
-        raise _unreadable(path, error) from None
+    most = int((longest + WINDOW_SECONDS + FRAME_SECONDS) * model_rate)
+    rest = np.empty(0, np.float32)
+    first = 0
+    for block in _read(audio, sample_rate, model_rate):
+        rest = np.concatenate([rest, block])
+        # So much that what is still to come moves no cut.
+        while len(rest) > most:
+            _, last = cut_at_silences(rest, model_rate, longest)[0]
+            yield Piece(first, rest[:last])
+            rest, first = rest[last:], first + last
+    for begin, end in cut_at_silences(rest, model_rate, longest):
+        yield Piece(first + begin, rest[begin:end])
 
 
-def _unreadable(path: Path, error: Exception) -> DataError:
-    return DataError(
-        f"{path} cannot be read as audio",
-        got=str(error),
-        wanted="WAV, FLAC, Ogg or another format that libsndfile reads",
-        remedy=f"sox {shlex.quote(str(path))} -r 16000 -c 1 OUT.wav",
-    )
+def _read(audio: Any, sample_rate: Any, model_rate: int) -> Iterator[np.ndarray]:
+    """Blocks of mono samples of the model's rate."""
+    blocks: Iterable[np.ndarray]
+    if is_file(audio):
+        name, rate, blocks = open_source(audio)
+    else:
+        name, rate, blocks = "the array", sample_rate, [as_array(audio)]
+        _check_rate(rate)
+    mono = _mono(blocks, name)
+    return mono if rate == model_rate else _resample(mono, rate, model_rate)
 
 
-def _as_array(audio: Any) -> np.ndarray:
-    try:
-        samples = np.asarray(audio)
-    # A tensor of bfloat16 or on a GPU; lists of different lengths.
-    except (TypeError, ValueError) as error:
-        raise DataError(
-            "what was given cannot be made an array",
-            got=f"{type(audio).__name__}: {error}",
-            wanted="a path, or a numpy array or a tensor on the CPU",
-            remedy="for a tensor: tensor.float().cpu().numpy()",
-        ) from error
-    if samples.ndim not in (1, 2) or samples.dtype.kind not in "fi":
-        raise DataError(
-            "the array is not audio",
-            got=f"{samples.dtype} of shape {samples.shape}",
-            wanted="floats in [-1, 1] or signed integers, of shape (samples,) or "
-            "(samples, channels)",
-            remedy="convert it; unsigned bytes, for example, by (array - 128.0) / 128",
-        )
-    if samples.ndim == 2 and 0 < samples.shape[0] < samples.shape[1]:
-        raise DataError(
-            "the array has more channels than samples",
-            got=f"shape {samples.shape}",
-            wanted="shape (samples, channels)",
-            remedy="give array.T",
-        )
-    return samples
+def _mono(blocks: Iterable[np.ndarray], name: str) -> Iterator[np.ndarray]:
+    scale = 0.0
+    for block in blocks:
+        # A recording of 16-bit scale may begin in silence.
+        scale = max(scale, scale_of(block, name))
+        yield as_mono(block, scale, name)
+
+
+def _resample(
+    blocks: Iterator[np.ndarray], rate: float, model_rate: int
+) -> Iterator[np.ndarray]:
+    import soxr
+
+    stream = soxr.ResampleStream(rate, model_rate, 1, dtype="float32")
+    before = next(blocks, None)
+    for block in blocks:
+        assert before is not None
+        yield stream.resample_chunk(before)
+        before = block
+    if before is not None and len(before):
+        yield stream.resample_chunk(before, last=True)
 
 
 def _check_rate(rate: Any) -> None:
@@ -158,7 +160,7 @@ def cut_at_silences(
     frame = max(1, int(FRAME_SECONDS * rate))
     usable = len(samples) // frame * frame
     energy = (samples[:usable].reshape(-1, frame).astype(np.float64) ** 2).mean(axis=1)
-    window = max(1, round(0.3 / FRAME_SECONDS))
+    window = max(1, round(WINDOW_SECONDS / FRAME_SECONDS))
     smooth = np.convolve(energy, np.ones(window) / window, mode="same")
     most = max(2, int(longest * rate) // frame)
     pieces = []

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -23,6 +24,22 @@ class TokenTime(NamedTuple):
     confidence: float
 
 
+class WordTime(NamedTuple):
+    """One word; a character of Chinese or Japanese is a word.
+
+    Attributes:
+        word: Without spaces.
+        start: Seconds, of its first token.
+        end: Seconds, of its last token.
+        confidence: The decoder's probability of all its tokens, given those before.
+    """
+
+    word: str
+    start: float
+    end: float
+    confidence: float
+
+
 class Transcript(NamedTuple):
     """What was said in one recording.
 
@@ -31,11 +48,13 @@ class Transcript(NamedTuple):
         score: Total log probability of the search; it sums over the pieces of a
             recording that was cut at silences.
         tokens: End-of-sentence excluded.
+        words: The same by words, whatever the tokens are.
     """
 
     text: str
     score: float
-    tokens: list[TokenTime]
+    tokens: Sequence[TokenTime]
+    words: Sequence[WordTime] = ()
 
 
 class Firing(NamedTuple):
