@@ -33,11 +33,21 @@ class HKDError(Exception):
         for label, value in (("got", got), ("wanted", wanted), ("remedy", remedy)):
             if value is not None:
                 lines.append(f"  {label + ':':<8}{value}")
+        lines = [printable(line) for line in lines]
         super().__init__("\n".join(lines))
 
     def __reduce__(self):
         # Keyword arguments survive the way from a worker process to its parent.
         return _rebuild, (type(self), self.problem, self.got, self.wanted, self.remedy)
+
+
+def printable(text: str) -> str:
+    """A text that does nothing to a terminal: control characters as escapes.
+
+    >>> print(printable("red: \\x1b[31m"))
+    red: \\x1b[31m
+    """
+    return "".join(c if c.isprintable() or c == "\n" else ascii(c)[1:-1] for c in text)
 
 
 def _rebuild(cls, problem, got, wanted, remedy):

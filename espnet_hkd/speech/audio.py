@@ -14,6 +14,8 @@ from espnet_hkd.errors import DataError
 FRAME_SECONDS = 0.02
 # Hz; resampling from far beyond would take all memory.
 RATES = (1000, 1_000_000)
+# Floats that nobody has scaled are as large as integers; their squares still fit.
+LOUDEST = 2.0**31
 
 
 def load_audio(audio: Any, sample_rate: Any, model_rate: int) -> np.ndarray:
@@ -51,6 +53,14 @@ def load_audio(audio: Any, sample_rate: Any, model_rate: int) -> np.ndarray:
             got="NaN or inf",
             wanted="finite samples, floats in [-1, 1] or signed integers",
             remedy="look at what made it; np.nan_to_num turns them into silence",
+        )
+    loudest = np.abs(samples).max(initial=0.0)
+    if loudest > LOUDEST:
+        raise DataError(
+            f"{name} holds values that no audio has",
+            got=f"{loudest:.3g}",
+            wanted="floats in [-1, 1] or signed integers",
+            remedy="look at what made it, or scale it",
         )
     if sample_rate != model_rate and samples.size:
         import soxr
