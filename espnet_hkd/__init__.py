@@ -68,12 +68,15 @@ def register() -> None:
     plugin.register()
 
 
-def from_pretrained(name: str, device: str = "cpu") -> Recognizer:
+def from_pretrained(
+    name: str, device: str = "cpu", *, allow_download: bool = False
+) -> Recognizer:
     """Open a packed model for recognition.
 
     Args:
         name: A packed model (zip), its unpacked folder, or a name on the hub.
         device: A torch device: "cpu", "cuda", "cuda:1".
+        allow_download: Allow a model with parts that download what they are made of.
 
     Example:
         >>> recognizer = espnet_hkd.from_pretrained("model.zip")
@@ -81,7 +84,9 @@ def from_pretrained(name: str, device: str = "cpu") -> Recognizer:
     """
     from espnet_hkd.recognize import Recognizer
 
-    return Recognizer.from_pretrained(name, device=device)
+    return Recognizer.from_pretrained(
+        name, device=device, allow_download=allow_download
+    )
 
 
 def __getattr__(name: str) -> object:

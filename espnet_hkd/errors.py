@@ -30,12 +30,23 @@ class HKDError(Exception):
         self.wanted = wanted
         self.remedy = remedy
         super().__init__(
-            f"{problem}\n  got:    {got}\n  wanted: {wanted}\n  remedy: {remedy}"
+            printable(
+                f"{problem}\n  got:    {got}\n  wanted: {wanted}\n  remedy: {remedy}"
+            )
         )
 
     def __reduce__(self):
         # Keyword arguments survive the way from a worker process to its parent.
         return _rebuild, (type(self), self.problem, self.got, self.wanted, self.remedy)
+
+
+def printable(text: str) -> str:
+    """A text that does nothing to a terminal: control characters as escapes.
+
+    >>> print(printable("red: \\x1b[31m"))
+    red: \\x1b[31m
+    """
+    return "".join(c if c.isprintable() or c == "\n" else ascii(c)[1:-1] for c in text)
 
 
 def _rebuild(cls, problem, got, wanted, remedy):

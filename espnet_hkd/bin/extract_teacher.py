@@ -86,12 +86,13 @@ def _merge(args: argparse.Namespace) -> None:
 
 
 def _extract(args: argparse.Namespace) -> None:
+    from espnet_hkd.errors import printable
     from espnet_hkd.teacher.text import read_transcripts
 
     transcripts = read_transcripts(args.text, cleaner=args.cleaner, plain=args.plain)
     print(f"{transcripts.lines:,} utterances, {len(transcripts.texts):,} texts differ")
     if transcripts.empty:
-        names = ", ".join(transcripts.empty[:5])
+        names = printable(", ".join(transcripts.empty[:5]))
         print(f"{len(transcripts.empty):,} without text get no teacher: {names}")
 
     from espnet_hkd.teacher.build import build_store, missing_texts

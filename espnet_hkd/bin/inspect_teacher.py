@@ -88,6 +88,7 @@ def _shares(store: TeacherStore, args: argparse.Namespace) -> str:
 
 
 def _aligned(store: TeacherStore, text: str, args: argparse.Namespace) -> str:
+    from espnet_hkd.errors import printable
     from espnet_hkd.teacher.align import align
     from espnet_hkd.teacher.show import alignment_table
     from espnet_hkd.teacher.text import build_cleaner, canonical_text
@@ -97,7 +98,9 @@ def _aligned(store: TeacherStore, text: str, args: argparse.Namespace) -> str:
     token_type = args.token_type or ("word" if " " in text else "char")
     tokens, spans, unknown = _tokens(text, token_type, args)
     alignment = align(spans, entry.spans, unknown=unknown)
-    return f"{text}\n\n{alignment_table(text, tokens, entry.spans, alignment)}"
+    return (
+        f"{printable(text)}\n\n{alignment_table(text, tokens, entry.spans, alignment)}"
+    )
 
 
 def _tokens(

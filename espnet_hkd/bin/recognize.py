@@ -39,6 +39,11 @@ def get_parser() -> Parser:
     )
     parser.add_argument("--device", default="cpu", help="cpu, cuda or cuda:N")
     parser.add_argument(
+        "--allow_download",
+        action="store_true",
+        help="allow a model whose parts download what they are made of",
+    )
+    parser.add_argument(
         "--plot", type=Path, metavar="PNG", help="draw the first file's firing"
     )
     return parser
@@ -132,7 +137,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     import espnet_hkd
 
     with parser.report_errors():
-        recognizer = espnet_hkd.from_pretrained(args.model, device=args.device)
+        recognizer = espnet_hkd.from_pretrained(
+            args.model, device=args.device, allow_download=args.allow_download
+        )
         transcripts = recognizer(
             args.audio,
             beam=args.beam,

@@ -8,12 +8,19 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import yaml
 
 from espnet_hkd.errors import CheckpointError
+from espnet_hkd.pretrained.limits import (
+    YAML_BYTES,
+    check_archive,
+    check_tensors,
+    load_yaml,
+)
 
 # Raised when a packed model changes such that an earlier version cannot read it.
 FORMAT = 1
+# How the note begins that Git LFS leaves in place of a large file.
+LFS = b"version https://git-lfs.github.com/spec/"
 
 
 def read_config(path: Path) -> dict[str, Any]:
@@ -23,8 +30,14 @@ def read_config(path: Path) -> dict[str, Any]:
         CheckpointError: It is missing or does not hold names and values.
     """
     try:
-        config = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        check_pointer(path)
+        if not path.is_file() or path.stat().st_size > YAML_BYTES:
+            raise FileNotFoundError(
+                f"no file of at most {YAML_BYTES:,} bytes: {path.name}"
+            )
+        config = load_yaml(path.read_text(encoding="utf-8"))
+    # No UTF-8 is a ValueError, as all that `load_yaml` finds.
+    except (OSError, ValueError) as error:
         raise CheckpointError(
             f"cannot read {path}",
             got=f"{type(error).__name__}: {error}",
@@ -48,8 +61,11 @@ def read_weights(path: Path) -> dict[str, torch.Tensor]:
         CheckpointError: It is missing, damaged, or holds more than tensors.
     """
     try:
-        _check_sums(path)
+        check_pointer(path)
+        _check_zip(path)
         weights = torch.load(path, map_location="cpu", weights_only=True)
+    except CheckpointError:
+        raise
     except FileNotFoundError:
         names = sorted(p.name for p in path.parent.glob("*.pth"))
         raise CheckpointError(
@@ -74,24 +90,43 @@ def read_weights(path: Path) -> dict[str, torch.Tensor]:
         ) from error
     if isinstance(weights, dict) and "model" in weights and "optimizers" in weights:
         weights = weights["model"]
-    if not isinstance(weights, dict) or not all(map(torch.is_tensor, weights.values())):
+    try:
+        check_tensors(dict(weights))
+    # TypeError and ValueError too where it is no dictionary, and torch's own.
+    except (NotImplementedError, RuntimeError, TypeError, ValueError) as error:
         raise CheckpointError(
-            f"{path} holds more than weights",
-            got="values that are no tensors",
-            wanted="a name and a tensor for each weight",
-            remedy="name a checkpoint of the model with --checkpoint",
-        )
+            f"{path} holds other things than weights",
+            got=first_line(error),
+            wanted="a name and a tensor of finite numbers for each weight",
+            remedy="name a checkpoint of the model with --checkpoint, or copy it again",
+        ) from error
     return weights
 
 
-def _check_sums(path: Path) -> None:
-    """Check the sums of a checkpoint, which is a zip: torch does not look at them."""
-    if not zipfile.is_zipfile(path):
+def check_pointer(path: Path) -> None:
+    """Name a file that Git LFS has not fetched: what is there is a note about it.
+
+    Raises:
+        CheckpointError: It is such a note.
+    """
+    if not path.is_file():
         return
-    with zipfile.ZipFile(path) as archive:
-        damaged = archive.testzip()
-    if damaged is not None:
-        raise zipfile.BadZipFile(f"damaged: the sum of {damaged} is wrong")
+    with path.open("rb") as file:
+        pointer = file.read(len(LFS)) == LFS
+    if pointer:
+        raise CheckpointError(
+            f"{path} is not here: only a pointer of Git LFS is",
+            got=f"{path.stat().st_size} bytes that say where the file is",
+            wanted="the file itself",
+            remedy="git lfs install && git lfs pull, or download the file by itself",
+        )
+
+
+def _check_zip(path: Path) -> None:
+    """Check size and sums of a checkpoint, a zip: torch does not look at them."""
+    if zipfile.is_zipfile(path):
+        with zipfile.ZipFile(path) as archive:
+            check_archive(archive, path.stat().st_size)
 
 
 def first_line(error: Exception) -> str:

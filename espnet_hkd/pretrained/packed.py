@@ -1,25 +1,44 @@
 """Packed models: found, checked before anything in them is used, and opened.
 
 A packed model is what `espnet2.bin.pack` writes (stage 14 of a recipe): a zip with
-meta.yaml, config.yaml and a checkpoint. It may come from anywhere, so its sums are
-checked, no file of it leaves its folder, and of its checkpoint only tensors are read.
+meta.yaml, config.yaml and a checkpoint. It may come from anywhere, so its sums and its
+sizes are checked, no path in it leads out of its folder, and of its checkpoint only
+tensors are read.
 """
 
 from __future__ import annotations
 
+import argparse
 import os
 import tempfile
 import zipfile
 from collections.abc import Callable
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import yaml
 
-from espnet_hkd.errors import CheckpointError, ConfigError
-from espnet_hkd.pretrained.files import FORMAT, read_config, read_weights
+from espnet_hkd.border.settings import PARTS, chosen_class
+from espnet_hkd.checks import is_number
+from espnet_hkd.errors import CheckpointError, ConfigError, HKDError, printable
+from espnet_hkd.pretrained.files import (
+    FORMAT,
+    check_pointer,
+    first_line,
+    read_config,
+    read_weights,
+)
+from espnet_hkd.pretrained.limits import (
+    check_archive,
+    check_downloads,
+    check_options,
+    leaves,
+    strings,
+)
 
 WANTED = "a packed model (.zip), a folder, or a hub name (user/model)"
+# Beside the options of a model's parts, what decoding opens.
+OPENED = ("bpemodel", "non_linguistic_symbols", "token_list")
 # Preferred in this order where a folder says no more.
 CHECKPOINTS = ("*.slim.pth", "*.ave.pth", "valid.acc.best.pth", "latest.pth")
 
@@ -28,11 +47,13 @@ class PackedModel(NamedTuple):
     """Files that belong together, and what keeps them where they are.
 
     `config` is read by ESPnet: paths in it are such that it finds the files they
-    name, whatever the present folder. `kept` must live as long as they are needed.
+    name, whatever the present folder. `root` is the package's own folder. `kept` must
+    live as long as they are needed.
     """
 
     config: Path
     weights: Path
+    root: Path
     kept: Any = None
 
     def read_config(self) -> dict[str, Any]:
@@ -53,13 +74,12 @@ def open_packed(name: str | Path) -> PackedModel:
     """
     path = Path(name).expanduser()
     if path.is_dir():
-        model = _resolved(*_find_in_folder(path), folder=path)
-    elif path.is_file() and path.suffix == ".pth":
-        model = _resolved(path.parent / "config.yaml", path, folder=path.parent)
+        model = _open_folder(path)
+    elif path.is_file() and path.suffix.lower() == ".pth":
+        model = _resolved(path.parent / "config.yaml", path, _roots(path.parent))
     elif path.is_file():
-        folder = tempfile.TemporaryDirectory(prefix="espnet_hkd_")
-        model = PackedModel(*_unpack(path, Path(folder.name)), kept=folder)
-    elif path.suffix in (".zip", ".pth") or str(name).count("/") != 1:
+        model = _unpack(path)
+    elif path.suffix.lower() in (".zip", ".pth") or str(name).count("/") != 1:
         raise CheckpointError(
             f"there is no model {name}",
             got="no such file or folder",
@@ -67,7 +87,7 @@ def open_packed(name: str | Path) -> PackedModel:
             remedy="correct the path, or make it with stage 14 of a recipe",
         )
     else:
-        model = PackedModel(*_download(str(name)))
+        model = _download(str(name))
     _check_format(model.read_config(), name)
     read_weights(model.weights)
     return model
@@ -82,8 +102,11 @@ def describe(name: str | Path) -> str:
     model = open_packed(name)
     config = model.read_config()
     numbers = sum(value.numel() for value in read_weights(model.weights).values())
-    packed = config.get("espnet_hkd") or {}
-    decoding = config.get("inference_conf") or {}
+    packed, decoding = (
+        _section(config, "espnet_hkd"),
+        _section(config, "inference_conf"),
+    )
+    tokens = config.get("token_list")
     facts = {
         "model": name,
         "format": packed.get("format", "none: an experiment, or not packed by `slim`"),
@@ -91,50 +114,113 @@ def describe(name: str | Path) -> str:
         "encoder": config.get("encoder"),
         "decoder": config.get("decoder"),
         "weights": f"{numbers:,}",
-        "tokens": f"{len(config.get('token_list') or ())} ({config.get('token_type')})",
+        "tokens": f"{len(tokens) if isinstance(tokens, list) else tokens} "
+        f"({config.get('token_type')})",
         "teacher": teacher(config),
         "decoding": ", ".join(f"{k} {v}" for k, v in decoding.items()) or "not said",
     }
     width = max(map(len, facts)) + 1
-    return "\n".join(f"{key + ':':<{width}} {value}" for key, value in facts.items())
+    return "\n".join(
+        f"{key + ':':<{width}} {printable(str(value))}" for key, value in facts.items()
+    )
 
 
 def teacher(config: dict[str, Any]) -> str:
     """What a model was taught with, in words."""
-    taught = config.get("taught_with") or config.get("model_conf") or {}
+    taught = _section(config, "taught_with") or _section(config, "model_conf")
     weights = [
         f"{key} {taught[key]}"
         for key in ("acd_weight", "lrd_weight")
-        if taught.get(key, 0) > 0
+        if is_number(taught.get(key)) and taught[key] > 0
     ]
     if not weights:
         return "none"
     plm = taught.get("plm")
-    named = f"{plm['name']}, layer {plm['layer']}" if plm else "not said which"
+    known = isinstance(plm, dict)
+    named = (
+        f"{plm.get('name')}, layer {plm.get('layer')}" if known else "not said which"
+    )
     return f"{named} ({', '.join(weights)})"
 
 
-def check_classes(config: dict[str, Any], name: str | Path) -> None:
-    """Check that every class a configuration chooses is known here.
+def _section(config: dict[str, Any], name: str) -> dict[str, Any]:
+    """A section of a configuration; empty where there is none, or another thing."""
+    section = config.get(name)
+    return section if isinstance(section, dict) else {}
+
+
+def check_buildable(
+    model: PackedModel, name: str | Path, *, allow_download: bool = False
+) -> None:
+    """Check all that can be checked of a model before anything of it is built.
+
+    Args:
+        model: What `open_packed` found.
+        name: For the errors.
+        allow_download: Allow parts that download what they are made of.
 
     Raises:
-        CheckpointError: One is not; the message lists those that are.
+        CheckpointError: It is no CIF model, asks for a class that is not known or for
+            sizes beyond its weights, or would download something.
     """
-    from espnet_hkd.border.settings import PARTS, chosen_class
-
+    config = model.read_config()
+    if config.get("model") != "hkd_cif":
+        raise CheckpointError(
+            f"{name} is no CIF model",
+            got=f"model: {config.get('model')}"[:200],
+            wanted="model: hkd_cif",
+            remedy="decode other models with espnet2.bin.asr_inference",
+        )
     for part in PARTS:
         if config.get(part) is None:
             continue
         try:
-            chosen_class(part, config[part])
+            chosen_class(part, str(config[part]))
         except ConfigError as error:
             raise CheckpointError(
                 f"{name} asks for a {part} that is not known here",
-                got=f"{part}: {config[part]}",
+                got=f"{part}: {config[part]}"[:200],
                 wanted=error.wanted,
                 remedy="install the ESPnet, espnet_hkd or plugin it was packed with"
                 + _packed_with(config),
             ) from error
+    if not allow_download:
+        check_downloads(config, model.root, name)
+    weights = read_weights(model.weights)
+    check_options(config, name, layers=len(weights))
+    _check_shapes(config, weights, name)
+
+
+def _check_shapes(
+    config: dict[str, Any], weights: dict[str, Any], name: str | Path
+) -> None:
+    """Build the model without memory for its weights, and compare their shapes."""
+    import torch
+    from espnet2.tasks.asr import ASRTask
+
+    from espnet_hkd.nets.loading import check_weights
+
+    try:
+        with torch.device("meta"):
+            built = ASRTask.build_model(argparse.Namespace(**config))
+        check_weights(built, weights)
+    except HKDError:
+        raise
+    # Whatever a part raises that is not set up as its class wants it.
+    except Exception as error:
+        # Some parts look at their weights; they are compared when they are loaded.
+        if "meta" not in str(error):
+            raise unbuildable(name, error) from error
+
+
+def unbuildable(name: str | Path, error: Exception) -> CheckpointError:
+    """The error for a configuration of which no model can be made."""
+    return CheckpointError(
+        f"no model can be built as the configuration of {name} says",
+        got=first_line(error),
+        wanted="the config.yaml that was written beside the checkpoint",
+        remedy="use the ESPnet and espnet_hkd that the model was packed with",
+    )
 
 
 def _packed_with(config: dict[str, Any]) -> str:
@@ -162,11 +248,11 @@ def _check_format(config: dict[str, Any], name: str | Path) -> None:
         )
 
 
-def _find_in_folder(folder: Path) -> tuple[Path, Path]:
-    """Configuration and weights in an unpacked model or an experiment folder."""
+def _open_folder(folder: Path) -> PackedModel:
+    """An unpacked model or an experiment folder."""
     meta = folder / "meta.yaml"
     if meta.is_file():
-        return _members(read_config(meta), folder, folder)
+        return _resolved(*_members(read_config(meta), folder, folder), [folder])
     config = folder / "config.yaml"
     found = [path for name in CHECKPOINTS for path in sorted(folder.glob(name))]
     if not config.is_file() or not found:
@@ -176,50 +262,74 @@ def _find_in_folder(folder: Path) -> tuple[Path, Path]:
             wanted="meta.yaml of a packed model, or config.yaml and a checkpoint",
             remedy="give the experiment's folder in exp, or the packed zip",
         )
-    return config, found[0]
+    return _resolved(config, found[0], _roots(folder))
 
 
-def _unpack(archive: Path, folder: Path) -> tuple[Path, Path]:
-    from espnet2.main_funcs.pack_funcs import unpack
+def _roots(folder: Path) -> list[Path]:
+    """Where the paths of an experiment's configuration may begin: in its recipe.
 
+    `exp/asr_NAME/slim` lies three folders below it.
+    """
+    folder = folder.resolve()
+    return [folder, *folder.parents[:3]]
+
+
+def _unpack(archive: Path) -> PackedModel:
+    check_pointer(archive)
+    folder = _temporary_folder()
+    root = Path(folder.name)
     try:
-        if zipfile.is_zipfile(archive):
-            _check_archive(archive)
-        unpack(archive, folder, use_cache=False)
-        metas = sorted(folder.glob("**/meta.yaml"))
-        entries = yaml.safe_load(metas[0].read_text(encoding="utf-8"))
+        with zipfile.ZipFile(archive) as packed:
+            outside = [name for name in packed.namelist() if leaves(name)]
+            if outside:
+                raise CheckpointError(
+                    f"{archive} would write outside the folder it is unpacked in",
+                    got=outside[0],
+                    wanted="paths inside the archive",
+                    remedy="do not use it; ask whoever packed it",
+                )
+            check_archive(packed, archive.stat().st_size)
+            metas = [name for name in packed.namelist() if _is_meta(name)]
+            if not metas:
+                raise ValueError("no meta.yaml inside")
+            packed.extractall(root)
     except CheckpointError:
         raise
+    except OSError as error:
+        raise _no_room(error) from error
     # A damaged archive raises whatever the first torn byte leads to.
     except Exception as error:
         raise CheckpointError(
             f"{archive} is not a packed model, or is damaged",
-            got=f"{type(error).__name__}: {error}",
+            got=first_line(error),
             wanted="a zip written by espnet2.bin.pack (stage 14 of a recipe)",
             remedy="copy or download the file again",
         ) from error
-    return _members(entries, folder, archive)
+    # Who packs a folder by hand has that folder in the archive.
+    root = root / Path(min(metas, key=len)).parent
+    found = _members(read_config(root / "meta.yaml"), root, archive)
+    model = _resolved(*found, [root])
+    return model._replace(kept=(folder, model.kept))
 
 
-def _check_archive(archive: Path) -> None:
-    """Check the sums of a zip, and that none of its files leaves its folder."""
-    with zipfile.ZipFile(archive) as packed:
-        outside = [name for name in packed.namelist() if _leaves(name)]
-        if outside:
-            raise CheckpointError(
-                f"{archive} would write outside the folder it is unpacked in",
-                got=outside[0],
-                wanted="paths inside the archive",
-                remedy="do not use it; ask whoever packed it",
-            )
-        damaged = packed.testzip()
-    if damaged is not None:
-        raise zipfile.BadZipFile(f"the sum of {damaged} is wrong")
+def _is_meta(name: str) -> bool:
+    return name == "meta.yaml" or (name.endswith("/meta.yaml") and name.count("/") == 1)
 
 
-def _leaves(name: str) -> bool:
-    parts = PurePosixPath(name.replace("\\", "/"))
-    return parts.is_absolute() or ".." in parts.parts or ":" in name
+def _temporary_folder() -> tempfile.TemporaryDirectory:
+    try:
+        return tempfile.TemporaryDirectory(prefix="espnet_hkd_")
+    except OSError as error:
+        raise _no_room(error) from error
+
+
+def _no_room(error: OSError) -> CheckpointError:
+    return CheckpointError(
+        "the model cannot be unpacked",
+        got=f"{error.strerror or error} ({error.filename or tempfile.gettempdir()})",
+        wanted="a folder for temporary files, with enough room on its disk",
+        remedy="make room there, or set TMPDIR to another folder",
+    )
 
 
 def _members(entries: Any, folder: Path, name: Path) -> tuple[Path, Path]:
@@ -237,7 +347,7 @@ def _members(entries: Any, folder: Path, name: Path) -> tuple[Path, Path]:
             remedy="give a zip that stage 14 of a recipe wrote",
         ) from None
     for member in named:
-        if _leaves(member) or not (folder / member).is_file():
+        if leaves(member) or not (folder / member).is_file():
             raise CheckpointError(
                 f"{name} lacks a file that its meta.yaml names",
                 got=f"no {member} inside",
@@ -247,28 +357,66 @@ def _members(entries: Any, folder: Path, name: Path) -> tuple[Path, Path]:
     return folder / named[0], folder / named[1]
 
 
-def _resolved(config: Path, weights: Path, *, folder: Path) -> PackedModel:
-    """A model in a folder, its configuration's paths made such that they are found.
+def _resolved(config: Path, weights: Path, roots: list[Path]) -> PackedModel:
+    """A model whose configuration's paths are made such that they are found.
 
-    They are relative to where `pack` or the recipe ran: the folder or one above it.
+    They are relative to where `pack` or the recipe ran: the first of `roots` that has
+    such a file. A package has one root, and all files that decoding opens are in it.
     """
-    roots = [folder.resolve(), *folder.resolve().parents]
 
     def locate(value: str) -> str:
-        if Path(value).is_absolute():
+        if os.path.isabs(value):
             return value
         found = (root / value for root in roots if os.path.isfile(root / value))
         return str(next(found, value))
 
     original = read_config(config)
+    _check_files(original, roots, config)
     changed = _map_paths(original, locate)
     if changed == original:
-        return PackedModel(config, weights)
-    kept = tempfile.TemporaryDirectory(prefix="espnet_hkd_")
+        return PackedModel(config, weights, roots[0])
+    kept = _temporary_folder()
     resolved = Path(kept.name) / "config.yaml"
     text = yaml.safe_dump(changed, sort_keys=False, allow_unicode=True)
-    resolved.write_text(text, encoding="utf-8")
-    return PackedModel(resolved, weights, kept)
+    try:
+        resolved.write_text(text, encoding="utf-8")
+    except OSError as error:
+        raise _no_room(error) from error
+    return PackedModel(resolved, weights, roots[0], kept)
+
+
+def _check_files(config: dict[str, Any], roots: list[Path], path: Path) -> None:
+    """Check the files that decoding opens: regular ones, and of a package its own.
+
+    Raises:
+        CheckpointError: It is to open something else.
+    """
+    packed = len(roots) == 1
+    for section, values in config.items():
+        of_a_part = str(section).removesuffix("_conf") in PARTS and section not in PARTS
+        named = section in OPENED and isinstance(values, str)
+        if not (of_a_part or named):
+            continue
+        for key, value in strings(values, str(section)):
+            # The store is for training: decoding does not open it.
+            if key == "store":
+                continue
+            places = [os.path.normpath(root / value) for root in roots]
+            regular = any(map(os.path.isfile, places))
+            device = not regular and any(
+                os.path.exists(place) and not os.path.isdir(place) for place in places
+            )
+            outside = packed and not Path(places[0]).is_relative_to(roots[0])
+            if outside or device or (packed and named and not regular):
+                raise CheckpointError(
+                    f"{path.name} names a file that the package does not hold",
+                    got=f"{key}: {value}"[:200],
+                    wanted="files of the package, by paths relative to it"
+                    if packed
+                    else "regular files",
+                    remedy="pack it again, with the file as --option of "
+                    "espnet2.bin.pack; do not use it if you do not know who packed it",
+                )
 
 
 def _map_paths(value: Any, locate: Callable[[str], str]) -> Any:
@@ -283,12 +431,13 @@ def _map_paths(value: Any, locate: Callable[[str], str]) -> Any:
     return locate(value) if isinstance(value, str) and "/" in value else value
 
 
-def _download(name: str) -> tuple[Path, Path]:
+def _download(name: str) -> PackedModel:
     from espnet_model_zoo.downloader import ModelDownloader
 
     try:
         found: Any = ModelDownloader().download_and_unpack(name)
-        return Path(found["asr_train_config"]), Path(found["asr_model_file"])
+        config = Path(found["asr_train_config"])
+        weights = Path(found["asr_model_file"])
     except Exception as error:
         raise CheckpointError(
             f"{name} is neither a file here nor a model that could be downloaded",
@@ -296,3 +445,5 @@ def _download(name: str) -> tuple[Path, Path]:
             wanted=WANTED,
             remedy="correct the name, or fetch the model where there is a network",
         ) from error
+    tops = [folder for folder in config.parents if (folder / "meta.yaml").is_file()]
+    return _resolved(config, weights, [tops[0] if tops else config.parent])

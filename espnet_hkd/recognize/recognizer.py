@@ -12,14 +12,15 @@ import numpy as np
 import torch
 
 from espnet_hkd.checks import is_number, is_whole
-from espnet_hkd.errors import CheckpointError, ConfigError, DataError, SearchError
+from espnet_hkd.errors import ConfigError, DataError, HKDError, SearchError
 from espnet_hkd.nets.scoring import ScoringOptions
-from espnet_hkd.pretrained.packed import check_classes, open_packed
+from espnet_hkd.pretrained.packed import check_buildable, open_packed, unbuildable
 from espnet_hkd.recognize.search import Hypothesis, SearchWeights, beam_search
 from espnet_hkd.recognize.times import Stretch, time_tokens
 from espnet_hkd.speech.audio import check_file, cut_at_silences, load_audio
 from espnet_hkd.speech.loudness import loudness
 from espnet_hkd.speech.records import Firing, Transcript
+from espnet_hkd.speech.sources import RATES
 
 logger = logging.getLogger(__name__)
 
@@ -75,14 +76,11 @@ class Recognizer:
             stock = Speech2Text(
                 str(config), str(weights), device=device, ctc_weight=0.0
             )
-        # What ESPnet raises for a part that is not set up as its class wants it.
-        except (AttributeError, KeyError, OSError, TypeError, ValueError) as error:
-            raise CheckpointError(
-                f"no model can be built as {config} says",
-                got=f"{type(error).__name__}: {error}",
-                wanted="the config.yaml that was written beside the checkpoint",
-                remedy="use the ESPnet and espnet_hkd that the model was packed with",
-            ) from error
+        except HKDError:
+            raise
+        # Whatever ESPnet raises for a part that is not set up as its class wants it.
+        except Exception as error:
+            raise unbuildable(config, error) from error
         if not isinstance(stock.asr_model, CIFASRModel):
             raise ConfigError(
                 f"{config} does not describe a CIF model",
@@ -101,24 +99,37 @@ class Recognizer:
         self._inference_conf = (
             getattr(stock.asr_train_args, "inference_conf", None) or {}
         )
-        self.sample_rate = int(getattr(self.model.frontend, "fs", None) or _rate(stock))
-        self.frame_seconds = self._measure_frame()
+        try:
+            self.sample_rate = int(
+                getattr(self.model.frontend, "fs", None) or _rate(stock)
+            )
+            if not RATES[0] <= self.sample_rate <= RATES[1]:
+                raise ValueError(f"a sampling rate of {self.sample_rate} Hz")
+            self.frame_seconds = self._measure_frame()
+        # The model is tried on a second of audio.
+        except Exception as error:
+            raise unbuildable(config, error) from error
 
     @classmethod
-    def from_pretrained(cls, name: str | Path, *, device: str = "cpu") -> Recognizer:
+    def from_pretrained(
+        cls, name: str | Path, *, device: str = "cpu", allow_download: bool = False
+    ) -> Recognizer:
         """Open a packed model (zip), a folder, or a model of the Hugging Face hub.
 
         Args:
             name: What `espnet_hkd.pretrained.packed.open_packed` takes.
             device: As for torch.
+            allow_download: Allow a model with parts that download what they are made
+                of, such as ESPnet's frontend `huggingface`.
 
         Raises:
             CheckpointError: Nothing of the kind is there, it is damaged, of a later
-                version, short of weights, or asks for a class that is not known.
+                version, short of weights, no CIF model, asks for a class that is not
+                known or for more than its weights say, or would download something.
             ConfigError: The device cannot be used.
         """
         model = open_packed(name)
-        check_classes(model.read_config(), name)
+        check_buildable(model, name, allow_download=allow_download)
         return cls(model.config, model.weights, device=device, kept=model.kept)
 
     @torch.no_grad()

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from espnet_hkd.errors import PLMError
+from espnet_hkd.errors import PLMError, printable
 
 if TYPE_CHECKING:
     from espnet_hkd.teacher.plm import PLM
@@ -34,7 +34,7 @@ class Coverage:
 
     def __str__(self) -> str:
         share = self.unknown.total() / max(self.characters, 1)
-        often = " ".join(character for character, _ in self.unknown.most_common(10))
+        often = " ".join(printable(c) for c, _ in self.unknown.most_common(10))
         return (
             f"{self.unknown.total():,} of {self.characters:,} characters "
             f"({100 * share:.2f} %) are unknown to the PLM and have no teacher: {often}"

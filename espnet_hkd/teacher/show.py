@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from espnet_hkd.errors import printable
 from espnet_hkd.teacher.align import END_SPAN, Alignment
 from espnet_hkd.teacher.store import FORMAT, TeacherStore
 
@@ -29,7 +30,9 @@ def describe(store: TeacherStore) -> str:
         "pieces": f"{store.pieces:,} ({store.pieces / max(1, len(store)):.1f} a text)",
         "size": f"{store.bytes / 2**20:.1f} MiB in {len(store.shards)} shard(s)",
     }
-    return "\n".join(f"{name + ':':<11}{fact}" for name, fact in facts.items())
+    return "\n".join(
+        f"{name + ':':<11}{printable(str(fact))}" for name, fact in facts.items()
+    )
 
 
 def alignment_table(
@@ -43,11 +46,11 @@ def alignment_table(
         spans: (S, 2) of the pieces.
         alignment: Of the two.
     """
-    names = [_piece_name(text, begin, end) for begin, end in spans]
+    names = [printable(_piece_name(text, begin, end)) for begin, end in spans]
     rows = []
     for token, weights in zip([*tokens, "<eos>"], alignment.weights, strict=True):
         pieces = [f"{names[s]} {weights[s]:.2f}" for s in np.flatnonzero(weights)]
-        rows.append((token, "  ".join(pieces) or "(no teacher)"))
+        rows.append((printable(token), "  ".join(pieces) or "(no teacher)"))
     width = max(_columns(token) for token, _ in rows) + 2
     lines = [token + " " * (width - _columns(token)) + pieces for token, pieces in rows]
     taught = f"{alignment.valid.sum()} of {len(rows)} tokens have a teacher"
