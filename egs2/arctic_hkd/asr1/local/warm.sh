@@ -17,12 +17,18 @@ for set in train dev; do
 done
 cp "${dump}/train/text" "${dump}/lm_train.txt"
 
-warm() {
-    ./run.sh --plm none --dumpdir dump_phones --expdir exp_phones --asr_tag warm \
-        --token_type word --lm_train_text "${dump}/train/text" \
-        --asr_config conf/warm_ctc.yaml "$@"
+warm() { # warm TAG CONFIG [--NAME VALUE]...
+    ./run.sh --plm none --dumpdir dump_phones --expdir exp_phones --asr_tag "$1" \
+        --token_type word --lm_train_text "${dump}/train/text" --asr_config "$2" "${@:3}"
 }
-[ -e data/en_token_list/word/tokens.txt ] || warm --stage 5 --stop_stage 5 "$@"
-[ -e exp_phones/asr_stats_raw_en_word/train/feats_stats.npz ] ||
-    warm --stage 10 --stop_stage 10 "$@"
-warm --stage 11 --stop_stage 11 "$@"
+first="begun conf/warm_ctc.yaml"
+begun=exp_phones/asr_begun/train.total_count.ave.pth
+# shellcheck disable=SC2086
+{
+    [ -e data/en_token_list/word/tokens.txt ] ||
+        warm ${first} --stage 5 --stop_stage 5 "$@"
+    [ -e exp_phones/asr_stats_raw_en_word/train/feats_stats.npz ] ||
+        warm ${first} --stage 10 --stop_stage 10 "$@"
+    [ -e "${begun}" ] || warm ${first} --stage 11 --stop_stage 11 "$@"
+}
+warm warm conf/warm_ctc_on.yaml --stage 11 --stop_stage 11 --pretrained_model "${begun}" "$@"

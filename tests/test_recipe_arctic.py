@@ -1,0 +1,261 @@
+"""ARCTIC's sets from its layouts, speech by flite, and a word where something lacks."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import pytest
+import soundfile
+
+from espnet_hkd.errors import DataError
+from espnet_hkd.files import read_table
+from tests.recipe_material import (
+    REPOSITORY,
+    load_program,
+    make_kaldi_an4,
+    make_recipe,
+    run,
+    write_audio,
+)
+
+RECIPE = REPOSITORY / "egs2" / "arctic_hkd" / "asr1"
+SETS = ("train", "dev", "test")
+
+
+@pytest.fixture(scope="module")
+def local():
+    """The recipe's programs, which import one another."""
+    sys.path.insert(0, str(RECIPE / "local"))
+    yield {
+        name: load_program(RECIPE / "local" / f"{name}.py")
+        for name in ("prepare_arctic", "speak_flite", "phones", "extra_text")
+    }
+    sys.path.remove(str(RECIPE / "local"))
+
+
+PROMPTS = [f'Sentence {word}, "etc."' for word in "abcdefghij"]
+
+
+def make_reader(folder: Path, prompts: list[str]) -> Path:
+    (folder / "etc").mkdir(parents=True)
+    lines = []
+    for number, prompt in enumerate(prompts, start=1):
+        id = f"arctic_a{number:04d}"
+        lines.append(f'( {id} "{prompt}" )\n')
+        write_audio(folder / "wav" / f"{id}.wav")
+    (folder / "etc" / "txt.done.data").write_text("".join(lines))
+    return folder
+
+
+def make_flite(folder: Path, voices: str = "kal slt rms awb") -> Path:
+    """A program that writes a sound and phones instead of speaking."""
+    folder.mkdir(parents=True, exist_ok=True)
+    program = folder / "flite"
+    program.write_text(
+        f"#!{sys.executable}\n"
+        "import sys, wave\n"
+        "args = sys.argv[1:]\n"
+        f"if '-lv' in args: sys.exit(print('Voices available: {voices}'))\n"
+        "text, out = args[args.index('-t') + 1], args[args.index('-o') + 1]\n"
+        "if '-ps' in args: print('pau', *text.replace(' ', ''), 'pau')\n"
+        "if out != 'none':\n"
+        "    with wave.open(out, 'wb') as file:\n"
+        "        file.setparams((1, 2, 16000, 0, 'NONE', ''))\n"
+        "        file.writeframes(bytes(range(200)) * 20)\n"
+    )
+    program.chmod(0o755)
+    return folder
+
+
+@pytest.fixture
+def flite(tmp_path, monkeypatch):
+    monkeypatch.setenv("PATH", str(make_flite(tmp_path / "bin")), prepend=":")
+
+
+def test_kaldi_layout_gives_the_sets_with_whole_paths(tmp_path, local):
+    corpus = make_kaldi_an4(tmp_path / "arctic", SETS)
+    for name in SETS:
+        path = corpus / name / "text"
+        path.write_text(path.read_text().replace("GO", f"{name.upper()} GO"))
+    local["prepare_arctic"].prepare(corpus, tmp_path / "data")
+    assert read_table(tmp_path / "data" / "dev" / "wav.scp") == {
+        f"spk-dev-{n}": f"{corpus}/audio/spk-dev-{n}.flac" for n in (1, 2)
+    }
+
+
+def test_kaldi_sets_that_share_a_sentence_are_refused(tmp_path, local):
+    corpus = make_kaldi_an4(tmp_path / "arctic", SETS)
+    path = corpus / "test" / "text"
+    path.write_text("spk-test-1 GO spk-train-1\nspk-test-2 OTHER\n")
+    with pytest.raises(DataError, match="train and test share a sentence"):
+        local["prepare_arctic"].prepare(corpus, tmp_path / "data")
+    assert not (tmp_path / "data").exists()
+
+
+def test_readers_of_the_same_prompts_are_split_by_sentence(tmp_path, local):
+    for name in ("slt", "bdl"):
+        make_reader(tmp_path / f"cmu_us_{name}_arctic", PROMPTS)
+    sets, _ = local["prepare_arctic"].prepare(
+        tmp_path, tmp_path / "data", ndev=2, ntest=3
+    )
+    texts = {name: {each.text for each in found} for name, found in sets.items()}
+    assert {name: len(found) for name, found in sets.items()} == {
+        "train": 10,
+        "dev": 4,
+        "test": 6,
+    }
+    assert len(set.union(*texts.values())) == sum(map(len, texts.values())) == 10
+    # One reader alone has the same sets.
+    alone, _ = local["prepare_arctic"].prepare(
+        tmp_path / "cmu_us_slt_arctic", tmp_path / "alone", ndev=2, ntest=3
+    )
+    assert {
+        name: {each.text for each in found} for name, found in alone.items()
+    } == texts
+
+
+@pytest.mark.parametrize(
+    ("written", "spoken"),
+    [
+        ("Philip Steels, etc.", "PHILIP STEELS ET CETERA"),
+        ("'Don't!' -- he said.", "DON'T HE SAID"),
+        ("The dogs\u2019 well-known howl", "THE DOGS WELL KNOWN HOWL"),
+        ("In 1908 he came.", None),
+        ("Caf\u00e9 noir", None),
+        ("...", None),
+    ],
+)
+def test_prompts_become_transcripts(local, written, spoken):
+    assert local["prepare_arctic"].spoken_form(written) == spoken
+
+
+def test_prompts_with_digits_are_left_out_and_named(tmp_path, local):
+    make_reader(tmp_path / "rms", [*PROMPTS, "In 1908."])
+    _, left_out = local["prepare_arctic"].prepare(
+        tmp_path, tmp_path / "data", ndev=1, ntest=1
+    )
+    assert left_out == ["arctic_a0011"]
+
+
+def without_audio(corpus: Path) -> None:
+    make_reader(corpus / "slt", PROMPTS)
+    (corpus / "slt" / "wav" / "arctic_a0003.wav").unlink()
+
+
+def without_quotes(corpus: Path) -> None:
+    make_reader(corpus / "slt", PROMPTS)
+    (corpus / "slt" / "etc" / "txt.done.data").write_text("( arctic_a0001 Words )\n")
+
+
+@pytest.mark.parametrize(
+    ("make", "named"),
+    [
+        (lambda corpus: None, "does not exist"),
+        (lambda corpus: corpus.mkdir(), "not laid out like ARCTIC"),
+        (lambda corpus: make_reader(corpus, PROMPTS[:2]), "take all 2 sentences"),
+        (without_audio, "1 prompts of .* have no audio"),
+        (without_quotes, "no ARCTIC prompt"),
+    ],
+    ids=["absent", "empty", "small", "no_audio", "no_quotes"],
+)
+def test_a_corpus_that_is_not_whole_is_named(tmp_path, local, make, named):
+    make(tmp_path / "arctic")
+    with pytest.raises(DataError, match=named):
+        local["prepare_arctic"].prepare(
+            tmp_path / "arctic", tmp_path / "data", ndev=1, ntest=1
+        )
+
+
+def test_without_a_corpus_the_recipe_says_where_there_is_one(tmp_path):
+    recipe = make_recipe(tmp_path / "recipe", RECIPE)
+    done = run(recipe / "run.sh", "--plm", "none", "--stop_stage", "1", ARCTIC=None)
+    assert done.returncode != 0
+    assert "festvox.org/cmu_arctic" in done.stdout + done.stderr
+
+
+def test_spoken_sentences_need_a_text(tmp_path):
+    recipe = make_recipe(tmp_path / "recipe", RECIPE)
+    done = run(recipe / "run.sh", "--spoken", "5")
+    assert done.returncode != 0 and "--spoken_text FILE" in done.stderr
+
+
+@pytest.fixture
+def data(tmp_path, local):
+    make_reader(tmp_path / "slt", PROMPTS)
+    local["prepare_arctic"].prepare(
+        tmp_path / "slt", tmp_path / "data", ndev=1, ntest=1
+    )
+    return tmp_path / "data"
+
+
+def speak(local, data, text: str, *options: str) -> int:
+    path = data / "sentences"
+    path.write_text(text)
+    return local["speak_flite"].main(
+        [str(data), "--text", str(path), "--audio", str(data / "spoken"), *options]
+    )
+
+
+SENTENCES = "He went home.\nIn 1908 he came.\nHe\n" + "".join(
+    f"The {word} sat there.\n" for word in ("cat", "dog", "hen", "cow")
+)
+
+
+def test_spoken_sentences_join_the_training_set_only(data, local, flite, capsys):
+    before = {name: (data / name / "text").read_text() for name in SETS}
+    held = read_table(data / "test" / "text").popitem()[1]
+    assert speak(local, data, SENTENCES + held + "\n", "--number", "4") == 0
+    text = read_table(data / "train" / "text")
+    made = {id: words for id, words in text.items() if id.startswith("flite_")}
+    assert len(made) == 4 and held not in made.values()
+    assert len(text) == 4 + len(before["train"].splitlines())
+    for name in ("dev", "test"):
+        assert (data / name / "text").read_text() == before[name]
+    speakers = read_table(data / "train" / "utt2spk")
+    assert {speakers[id] for id in made} <= {"flite_slt", "flite_rms", "flite_awb"}
+    path = read_table(data / "train" / "wav.scp")[next(iter(made))]
+    assert soundfile.info(path).samplerate == 16000
+    assert (
+        "1 (other characters), 1 (length), 1 (in the sets)" in capsys.readouterr().out
+    )
+
+
+def test_the_same_seed_speaks_the_same_and_another_does_not(local):
+    draw = local["speak_flite"].draw
+    texts = [f"S {n}" for n in range(30)]
+    options = {"fastest": 0.8, "slowest": 1.1}
+    assert draw(texts, 9, seed=1, **options) == draw(texts, 9, seed=1, **options)
+    assert draw(texts, 9, seed=1, **options) != draw(texts, 9, seed=2, **options)
+
+
+def test_too_few_sentences_are_counted_by_reason(data, local, flite, capsys):
+    assert speak(local, data, SENTENCES, "--number", "9") == 1
+    assert "'other characters': 1" in capsys.readouterr().err
+
+
+def test_flite_is_demanded_by_name(data, local, tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert speak(local, data, SENTENCES, "--number", "2") == 1
+    assert local["phones"].main([str(data / "dev" / "text"), str(tmp_path / "o")]) == 1
+    assert capsys.readouterr().err.count("apt-get install flite") == 2
+    make_flite(tmp_path, voices="kal")
+    assert speak(local, data, SENTENCES, "--number", "2") == 1
+    assert "flite lacks voices" in capsys.readouterr().err
+
+
+def test_phones_stand_for_the_words_without_pauses(data, local, flite, tmp_path):
+    (tmp_path / "text").write_text("u1 GO ON\nu2 A\n")
+    local["phones"].convert(tmp_path / "text", tmp_path / "out" / "text", jobs=2)
+    assert read_table(tmp_path / "out" / "text") == {"u1": "g o o n", "u2": "a"}
+
+
+def test_extra_text_leaves_out_what_the_sets_hold(data, local, tmp_path):
+    held = [read_table(data / name / "text").popitem()[1] for name in SETS]
+    (tmp_path / "text").write_text(SENTENCES + "\n".join(held) + "\n")
+    out = tmp_path / "extra" / "text"
+    assert local["extra_text"].main([str(tmp_path / "text"), str(data), str(out)]) == 0
+    assert out.read_text().splitlines() == [
+        "HE WENT HOME",
+        *(f"THE {word} SAT THERE" for word in ("CAT", "DOG", "HEN", "COW")),
+    ]
