@@ -142,7 +142,7 @@ class Page:
 
     def _files(self, audio: Path, transcript: Transcript) -> list[Any]:
         """The buttons that download SRT and JSON; they lie with the uploads."""
-        from espnet_hkd.bin.recognize import FORMATS
+        from espnet_hkd.speech.formats import FORMATS
 
         folder = Path(tempfile.mkdtemp(dir=audio.parent))
         buttons = []
