@@ -26,10 +26,12 @@ GROUPS: dict[str, dict[str, str]] = {
         "recipe": "espnet_hkd.bin.recipe",
         "extract-teacher": "espnet_hkd.bin.extract_teacher",
         "inspect-teacher": "espnet_hkd.bin.inspect_teacher",
+        "check-sets": "espnet_hkd.bin.check_sets",
         "units": "espnet_hkd.bin.units",
         "lengths": "espnet_hkd.bin.lengths",
         "parameters": "espnet_hkd.bin.parameters",
         "cost": "espnet_hkd.bin.cost",
+        "check-resume": "espnet_hkd.bin.check_resume",
     },
     "judge and publish what was trained": {
         "compare": "espnet_hkd.bin.compare_systems",

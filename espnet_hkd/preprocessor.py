@@ -184,7 +184,9 @@ class HKDPreprocessor(CommonPreprocessor):
 
     def _numbers(self, text: str) -> list[int]:
         """The numbers of a cleaned text's tokens."""
-        return self.token_id_converter.tokens2ids(self.tokenizer.text2tokens(text))
+        tokenizer: Any = self.tokenizer
+        converter: Any = self.token_id_converter
+        return converter.tokens2ids(tokenizer.text2tokens(text))
 
     def _pause(self, uid: str, processed: dict[str, np.ndarray]) -> bool:
         """Put pauses into the speech; whether they took its and the text's place."""

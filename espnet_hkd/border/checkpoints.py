@@ -69,7 +69,7 @@ def install_atomic_saving(task: ModuleType) -> None:
 
     saving_run.saves_atomically = True  # type: ignore[attr-defined]
     trainer.run = classmethod(saving_run)
-    module.average_nbest_models = average_whole
+    module.average_nbest_models = average_whole  # type: ignore[attr-defined]
 
 
 @contextmanager

@@ -176,7 +176,7 @@ def check_resume_point(folder: Path, restart: Restart) -> dict[str, Any] | None:
             )
     except DamagedError as damage:
         raise _no_resume_point(folder, str(damage), restart) from damage
-    return states
+    return dict(states)
 
 
 def damage_of(path: Path, like: Mapping[str, torch.Tensor]) -> str | None:

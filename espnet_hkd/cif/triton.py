@@ -17,6 +17,10 @@ Needs Triton, at least 3.6, which comes with PyTorch's builds for GPUs. With
 slowly on the CPU, for tests.
 """
 
+# A kernel is compiled by Triton and is no Python to a type checker.
+# pyright: reportInvalidTypeForm=false, reportCallIssue=false
+# pyright: reportArgumentType=false, reportAttributeAccessIssue=false
+
 from __future__ import annotations
 
 from contextlib import nullcontext

@@ -238,8 +238,8 @@ def check_recordings(recordings: Sequence[tuple[str, str]], fs: int) -> None:
     with ThreadPoolExecutor() as pool:
         # By the thousand, so that the first fault ends it soon.
         for first in range(0, len(recordings), 1000):
-            some_of_them = recordings[first : first + 1000]
-            list(pool.map(lambda each: check_recording(*each, fs), some_of_them))
+            block = recordings[first : first + 1000]
+            list(pool.map(lambda each: check_recording(each[0], each[1], fs), block))
 
 
 def check_tables(utterances: Sequence[Utterance]) -> list[str]:

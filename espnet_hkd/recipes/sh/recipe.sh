@@ -151,7 +151,7 @@ check_resume() { # check_resume [--NAME VALUE]...
         . ./asr.sh "$@" --stage 10000 --stop_stage 10000 >/dev/null
         echo "${asr_exp}"
     )
-    python3 -m espnet_hkd.recipes.resume "${exp}" --command "${typed}"
+    python3 -m espnet_hkd.bin.check_resume "${exp}" --command "${typed}"
 }
 
 check_upload() { # check_upload USER/MODEL
