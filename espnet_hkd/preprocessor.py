@@ -184,6 +184,7 @@ class HKDPreprocessor(CommonPreprocessor):
 
     def _numbers(self, text: str) -> list[int]:
         """The numbers of a cleaned text's tokens."""
+        assert self.tokenizer is not None and self.token_id_converter is not None
         return self.token_id_converter.tokens2ids(self.tokenizer.text2tokens(text))
 
     def _pause(self, uid: str, processed: dict[str, np.ndarray]) -> bool:
