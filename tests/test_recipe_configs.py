@@ -21,7 +21,12 @@ from tests.recipe_material import REPOSITORY
 
 RECIPES = REPOSITORY / "egs2"
 # Tokens of each recipe's default unit, ESPnet's three specials among them.
-VOCABULARY = {"an4_hkd": 101, "aishell_hkd": 4233, "librispeech_hkd": 5000}
+VOCABULARY = {
+    "an4_hkd": 101,
+    "arctic_hkd": 300,
+    "aishell_hkd": 4233,
+    "librispeech_hkd": 5000,
+}
 AISHELL = RECIPES / "aishell_hkd" / "asr1" / "conf"
 
 espnet_hkd.register()
@@ -85,10 +90,13 @@ def test_training_configuration_builds(config: Path, tmp_path: Path, monkeypatch
     }
     assert heads == weights
     # A teacher is stored exactly where a loss needs it.
-    store = (given.get("preprocessor_conf") or {}).get("store")
-    assert bool(store) == bool(heads)
+    conf = given.get("preprocessor_conf") or {}
+    assert bool(conf.get("store")) == bool(heads)
+    # And text without speech exactly where it is taught.
+    extra = bool(given["model_conf"].get("extra_weight"))
+    assert bool(conf.get("extra_text")) == extra
     preprocess = ASRTask.build_preprocess_fn(args, train=True)
-    assert isinstance(preprocess, HKDPreprocessor) == bool(heads)
+    assert isinstance(preprocess, HKDPreprocessor) == (bool(heads) or extra)
     if config.is_relative_to(AISHELL):
         assert parameters(model) <= 50_000_000
 

@@ -16,6 +16,7 @@ sets=dev
 python="python3 -m espnet_hkd.run"
 warm=exp_phones/asr_warm/train.total_count.ave.pth
 stop_after=decode       # train: no decoding
+epochs=                 # train so many at most, to look; later calls go on
 
 cd "$(dirname "$0")/.."
 . ./path.sh
@@ -51,14 +52,22 @@ run() { # run TAG [--NAME VALUE]...
         --pretrained_model "${warm}:encoder:encoder" "${@:2}"
 }
 
+# Whole epochs that an experiment has behind it.
+epochs_of() { # epochs_of EXP
+    local latest
+    latest=$(readlink "$1/latest.pth" || true)
+    [ -e "$1/train.total_count.ave.pth" ] && echo "${latest%epoch.pth}" || echo 0
+}
+
 for seed in ${seeds}; do
     for system in ${systems}; do
         describe "${system}"
         tag=${system}_seed${seed}
-        if [ ! -e "exp/asr_${tag}/train.total_count.ave.pth" ]; then
+        wanted=${epochs:-$(sed -n 's/^max_epoch: //p' "${config}")}
+        if [ "$(epochs_of "exp/asr_${tag}")" -lt "${wanted}" ]; then
             echo "$(date '+%F %T') training ${tag}"
             run "${tag}" --stage 11 --stop_stage 11 \
-                --asr_args "--seed ${seed} ${common} ${changes}"
+                --asr_args "--seed ${seed} --max_epoch ${wanted} ${common} ${changes}"
         fi
         [ "${stop_after}" != train ] || continue
         for set in ${sets}; do
