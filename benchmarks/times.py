@@ -12,7 +12,7 @@ Utterances that are recognised without error are aligned by PocketSphinx
 Last words stand apart, and beside them the aligner's own ends and the recogniser's
 against the end of the energy, for aligners differ there most.
 
-    python benchmarks/times.py MODEL.zip AN4/train_dev --fit    # best time_shift too
+    python benchmarks/times.py MODEL.zip AN4/train_dev --fit    # the best time_shift
     python benchmarks/times.py MODEL.zip AN4/test
 """
 

@@ -14,7 +14,7 @@ class TokenTime(NamedTuple):
     Attributes:
         symbol: As in the token list.
         start: Seconds.
-        end: Seconds; where the token's mass was complete.
+        end: Seconds; its last sound before the next token begins.
         confidence: The decoder's probability of the token, given those before it.
     """
 

@@ -1,0 +1,199 @@
+#!/usr/bin/env python3
+"""Fit the CIF weights of a trained model anew: a floor under them, nothing in pauses.
+
+The encoder, CTC and decoder stay as they are. Each training utterance is encoded once,
+with the speeds that the model was trained with and with pauses put in, and the few
+parameters that turn encoder frames into weights learn how many tokens it has: minutes
+on a CPU, where training takes hours.
+
+    python3 -m espnet_hkd.recipes.fit_weights exp/asr_hkd dump/raw/train \\
+        --out exp/asr_hkd_pauses
+    ./run.sh --stage 12 --asr_tag hkd_pauses
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+from typing import Any
+
+from espnet_hkd.errors import ConfigError, DataError, HKDError
+from espnet_hkd.files import read_table
+
+CHECKPOINT = "train.total_count.ave.pth"
+PREDICTOR = "decoder.weight_predictor."
+
+
+def get_parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        description=(__doc__ or "").partition("\n")[0],
+        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+    )
+    parser.add_argument("model", help="experiment, as from_pretrained takes it")
+    parser.add_argument("data", type=Path, help="folder with text and wav.scp (files)")
+    parser.add_argument("--out", type=Path, required=True, help="experiment to write")
+    parser.add_argument("--floor", type=float, default=0.05, help="weight_floor")
+    parser.add_argument("--pause_prob", type=float, default=0.5)
+    parser.add_argument(
+        "--pause_seconds",
+        type=float,
+        nargs=2,
+        default=(0.3, 12.0),
+        metavar=("SHORTEST", "LONGEST"),
+    )
+    parser.add_argument("--pause_only_prob", type=float, default=0.05)
+    parser.add_argument("--epochs", type=int, default=12)
+    parser.add_argument("--rate", type=float, default=0.001, help="learning rate")
+    parser.add_argument("--seed", type=int, default=0)
+    return parser
+
+
+def encode_set(
+    recognizer: Any, preprocess: Any, data: Path, *, seed: int = 0
+) -> list[Any]:
+    """Encoder output and number of tokens of all utterances, changed.
+
+    Raises:
+        DataError: A recording has no transcript.
+    """
+    import random
+
+    import numpy as np
+    import torch
+
+    from espnet_hkd.nets.weight_fit import Encoded
+    from espnet_hkd.speech.audio import load_audio
+
+    # ESPnet's augmentation draws from the one, pauses from the other.
+    random.seed(seed)
+    np.random.seed(seed)
+    texts, encoded = read_table(data / "text"), []
+    for id, path in read_table(data / "wav.scp").items():
+        if id not in texts:
+            raise DataError(
+                f"{id} of {data} has no transcript",
+                got="audio only",
+                wanted="the same utterances in text and wav.scp",
+                remedy="give a whole set",
+            )
+        samples = load_audio(path, None, recognizer.sample_rate)
+        made = preprocess(id, {"speech": samples, "text": texts[id]})
+        speech = torch.as_tensor(made["speech"], dtype=torch.float32)
+        with torch.no_grad():
+            hidden, lengths = recognizer.model.encode(
+                speech[None], torch.tensor([len(speech)])
+            )
+        encoded.append(Encoded(hidden[0, : int(lengths[0])], len(made["text"]) + 1))
+    return encoded
+
+
+def make_preprocessor(config: dict[str, Any], options: dict[str, Any]) -> Any:
+    """The preprocessor of the model's training, without teacher, with pauses."""
+    from espnet_hkd.preprocessor import HKDPreprocessor
+
+    conf = dict(config.get("preprocessor_conf") or {})
+    for key in ("store", "missing_teacher"):
+        conf.pop(key, None)
+    return HKDPreprocessor(
+        train=True,
+        token_type=config["token_type"],
+        token_list=config["token_list"],
+        bpemodel=config.get("bpemodel"),
+        non_linguistic_symbols=config.get("non_linguistic_symbols"),
+        text_cleaner=config.get("cleaner"),
+        g2p_type=config.get("g2p"),
+        **(conf | options),
+    )
+
+
+def write_experiment(
+    source: Any, out: Path, config: dict[str, Any], weights: dict[str, Any]
+) -> None:
+    """Configuration and checkpoint of the new experiment, those of `source` changed."""
+    import torch
+    import yaml
+
+    from espnet_hkd.files import replace_file
+    from espnet_hkd.pretrained.files import read_weights
+
+    states = {
+        name: value.float() if value.is_floating_point() else value
+        for name, value in read_weights(source.weights).items()
+    } | weights
+    out.mkdir(parents=True, exist_ok=True)
+    text = yaml.safe_dump(config, indent=4, sort_keys=False, allow_unicode=True)
+    replace_file(out / CHECKPOINT, lambda new: torch.save(states, new))
+    replace_file(
+        out / "config.yaml", lambda new: new.write_text(text, encoding="utf-8")
+    )
+
+
+def fit(args: argparse.Namespace) -> str:
+    """Do all of it; what was done, in a line."""
+    import espnet_hkd
+    from espnet_hkd.cif import WeightPredictor
+    from espnet_hkd.nets.weight_fit import fit_weights
+    from espnet_hkd.pretrained.files import read_config
+    from espnet_hkd.pretrained.packed import open_packed
+
+    if (args.out / CHECKPOINT).exists():
+        raise ConfigError(
+            f"{args.out} is an experiment already",
+            got=f"{CHECKPOINT} in it",
+            wanted="a folder to make",
+            remedy="give another --out, or remove it",
+        )
+    packed = open_packed(args.model)
+    # As it stands in the experiment: paths in it are relative to the recipe's folder.
+    own = Path(args.model) / "config.yaml"
+    config = read_config(own) if own.is_file() else packed.read_config()
+    recognizer = espnet_hkd.from_pretrained(args.model)
+    decoder = recognizer.model.decoder
+    options = {
+        "fs": recognizer.sample_rate,
+        "pause_prob": args.pause_prob,
+        "pause_seconds": list(args.pause_seconds),
+        "pause_only_prob": args.pause_only_prob,
+    }
+    # Made first: what is out of range is refused before the long work.
+    start = WeightPredictor(
+        decoder.embed.embedding_dim,
+        initial_weight=config["decoder_conf"].get("initial_weight", 0.25),
+        dropout_rate=config["decoder_conf"].get("dropout_rate", 0.2),
+        floor=args.floor,
+    )
+    start.load_state_dict(decoder.weight_predictor.state_dict())
+    preprocess = make_preprocessor(config, options)
+    encoded = encode_set(recognizer, preprocess, args.data, seed=args.seed)
+    if not encoded:
+        raise DataError(
+            f"{args.data} is empty",
+            got="no utterance",
+            wanted="the set that the model was trained on",
+            remedy="correct the folder, or run stages 1 to 4",
+        )
+    fitted = fit_weights(
+        start, encoded, epochs=args.epochs, rate=args.rate, seed=args.seed
+    )
+    config["decoder_conf"] = config["decoder_conf"] | {"weight_floor": args.floor}
+    weights = {PREDICTOR + key: value for key, value in fitted.state_dict().items()}
+    write_experiment(packed, args.out, config, weights)
+    return (
+        f"{args.out}: weights fitted to {len(encoded)} utterances of {args.data}, "
+        f"floor {args.floor}, on the rest of {args.model}"
+    )
+
+
+def main(argv: list[str] | None = None) -> int:
+    args = get_parser().parse_args(argv)
+    try:
+        print(fit(args))
+    except HKDError as error:
+        print(f"fit_weights: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,108 @@
+"""Weights fitted anew to a trained model's encoder output."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+import espnet_hkd
+from espnet_hkd.cif import WeightPredictor
+from espnet_hkd.nets.weight_fit import Encoded, fit_weights, utterance_mass
+from espnet_hkd.recipes.fit_weights import main
+from tests.small_models import SIZE, speech, write_experiment
+
+
+def encoded(tokens, pause, seed):
+    """Frames of noise; a token is a frame with a mark, and a pause has none."""
+    generator = torch.Generator().manual_seed(seed)
+    frames = torch.randn(6 * tokens + pause, SIZE, generator=generator)
+    frames[:, 0] = 0.0
+    frames[3 : 6 * tokens : 6, 0] = 4.0
+    return Encoded(frames, tokens)
+
+
+def test_counts_are_learnt_and_a_pause_above_the_floor_stays_silent():
+    training = [encoded(1 + s % 5, 10 * (s % 4), s) for s in range(60)]
+    torch.manual_seed(0)
+    start = WeightPredictor(SIZE, initial_weight=0.15, floor=0.05)
+    before = {name: value.clone() for name, value in start.state_dict().items()}
+    fitted = fit_weights(start, training, epochs=40, rate=0.01, batch=8)
+    held_out = [encoded(1 + s % 5, 10, 1000 + s) for s in range(10)]
+    tokens = torch.tensor([float(each.tokens) for each in held_out])
+    with torch.no_grad():
+        error = (utterance_mass(fitted, held_out) - tokens).abs()
+        pause = utterance_mass(fitted, [encoded(1, 1500, 7)])
+    assert float(error.max()) < 0.5
+    # A minute of pause; what was given is left as it was.
+    assert float(pause) == pytest.approx(1.0, abs=0.5)
+    assert all(torch.equal(before[n], v) for n, v in start.state_dict().items())
+
+
+def test_the_same_seed_gives_the_same_weights_and_leaves_other_randomness_alone():
+    training = [encoded(2, 5, s) for s in range(6)]
+    start, fits = WeightPredictor(SIZE), []
+    for seed in (1, 1, 2):
+        torch.manual_seed(9)
+        fits.append(fit_weights(start, training, epochs=2, seed=seed).linear.weight)
+        after = torch.rand(())
+    torch.manual_seed(9)
+    assert torch.equal(after, torch.rand(()))
+    assert torch.equal(fits[0], fits[1])
+    assert not torch.equal(fits[0], fits[2])
+
+
+@pytest.fixture
+def corpus(tmp_path):
+    import soundfile
+
+    data = tmp_path / "data"
+    data.mkdir()
+    lines = []
+    for number in range(3):
+        path = tmp_path / f"{number}.wav"
+        soundfile.write(path, speech(1.5, seed=number), 16000)
+        lines.append(f"u{number} {path}\n")
+    (data / "wav.scp").write_text("".join(lines))
+    (data / "text").write_text("u0 HELLO\nu1 A B\nu2 WORLD\n")
+    return data
+
+
+def arguments(tmp_path, corpus, *more):
+    out = tmp_path / "fitted"
+    return [str(tmp_path / "exp"), str(corpus), "--out", str(out), "--epochs=2", *more]
+
+
+def test_an_experiment_gets_a_floor_and_new_weights_and_nothing_else(tmp_path, corpus):
+    write_experiment(tmp_path / "exp")
+    assert main(arguments(tmp_path, corpus, "--floor=0.1", "--pause_prob=0.9")) == 0
+    old = espnet_hkd.from_pretrained(tmp_path / "exp").model
+    new = espnet_hkd.from_pretrained(tmp_path / "fitted").model
+    assert old.decoder.weight_predictor.floor == 0.0
+    assert new.decoder.weight_predictor.floor == 0.1
+    was, states = old.state_dict(), new.state_dict()
+    changed = {name for name in was if not torch.equal(was[name], states[name])}
+    assert changed == {n for n in was if n.startswith("decoder.weight_predictor.")}
+
+
+def test_an_experiment_that_is_there_is_not_written_over(tmp_path, corpus, capsys):
+    write_experiment(tmp_path / "exp")
+    write_experiment(tmp_path / "fitted", seed=1)
+    before = (tmp_path / "fitted" / "config.yaml").read_text()
+    assert main(arguments(tmp_path, corpus)) == 1
+    assert "is an experiment already" in capsys.readouterr().err
+    assert (tmp_path / "fitted" / "config.yaml").read_text() == before
+
+
+def test_audio_without_transcript_is_named(tmp_path, corpus, capsys):
+    write_experiment(tmp_path / "exp")
+    (corpus / "text").write_text("u0 HELLO\n")
+    assert main(arguments(tmp_path, corpus)) == 1
+    assert "u1" in capsys.readouterr().err
+
+
+def test_numbers_that_cannot_be_are_refused(tmp_path, corpus, capsys):
+    write_experiment(tmp_path / "exp")
+    assert main(arguments(tmp_path, corpus, "--floor=1.5")) == 1
+    assert main(arguments(tmp_path, corpus, "--pause_prob=2")) == 1
+    assert not (tmp_path / "fitted").exists()
+    assert capsys.readouterr().err.count("fit_weights:") == 2
