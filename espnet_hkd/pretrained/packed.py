@@ -29,11 +29,13 @@ class PackedModel(NamedTuple):
 
     `config` is read by ESPnet: paths in it are such that it finds the files they
     name, whatever the present folder. `kept` must live as long as they are needed.
+    `language_model`: configuration and weights of one that was packed, too.
     """
 
     config: Path
     weights: Path
     kept: Any = None
+    language_model: tuple[Path, Path] | None = None
 
     def read_config(self) -> dict[str, Any]:
         """The configuration."""
@@ -52,13 +54,15 @@ def open_packed(name: str | Path) -> PackedModel:
             than tensors, or it was packed by a later espnet_hkd.
     """
     path = Path(name).expanduser()
+    root = path
     if path.is_dir():
         model = _resolved(*_find_in_folder(path), folder=path)
     elif path.is_file() and path.suffix == ".pth":
         model = _resolved(path.parent / "config.yaml", path, folder=path.parent)
     elif path.is_file():
         folder = tempfile.TemporaryDirectory(prefix="espnet_hkd_")
-        model = PackedModel(*_unpack(path, Path(folder.name)), kept=folder)
+        root = Path(folder.name)
+        model = PackedModel(*_unpack(path, root), kept=folder)
     elif path.suffix in (".zip", ".pth") or str(name).count("/") != 1:
         raise CheckpointError(
             f"there is no model {name}",
@@ -70,7 +74,7 @@ def open_packed(name: str | Path) -> PackedModel:
         model = PackedModel(*_download(str(name)))
     _check_format(model.read_config(), name)
     read_weights(model.weights)
-    return model
+    return model._replace(language_model=_language_model(root))
 
 
 def describe(name: str | Path) -> str:
@@ -245,6 +249,22 @@ def _members(entries: Any, folder: Path, name: Path) -> tuple[Path, Path]:
                 remedy="pack it again, with `exp` inside the recipe's folder",
             )
     return folder / named[0], folder / named[1]
+
+
+def _language_model(folder: Path) -> tuple[Path, Path] | None:
+    """Configuration and weights of the language model that meta.yaml names, if any."""
+    meta = folder / "meta.yaml"
+    if not meta.is_file():
+        return None
+    entries = read_config(meta)
+    config = str((entries.get("yaml_files") or {}).get("lm_train_config"))
+    weights = str((entries.get("files") or {}).get("lm_file"))
+    for member in (config, weights):
+        if _leaves(member) or not (folder / member).is_file():
+            return None
+    # Of this checkpoint, too, only tensors are read.
+    read_weights(folder / weights)
+    return folder / config, folder / weights
 
 
 def _resolved(config: Path, weights: Path, *, folder: Path) -> PackedModel:
