@@ -48,13 +48,15 @@ class PackedModel(NamedTuple):
 
     `config` is read by ESPnet: paths in it are such that it finds the files they
     name, whatever the present folder. `root` is the package's own folder. `kept` must
-    live as long as they are needed.
+    live as long as they are needed. `language_model`: configuration and weights of one
+    that was packed, too.
     """
 
     config: Path
     weights: Path
     root: Path
     kept: Any = None
+    language_model: tuple[Path, Path] | None = None
 
     def read_config(self) -> dict[str, Any]:
         """The configuration."""
@@ -90,7 +92,7 @@ def open_packed(name: str | Path) -> PackedModel:
         model = _download(str(name))
     _check_format(model.read_config(), name)
     read_weights(model.weights)
-    return model
+    return model._replace(language_model=_language_model(model.root))
 
 
 def describe(name: str | Path) -> str:
@@ -355,6 +357,22 @@ def _members(entries: Any, folder: Path, name: Path) -> tuple[Path, Path]:
                 remedy="pack it again, with `exp` inside the recipe's folder",
             )
     return folder / named[0], folder / named[1]
+
+
+def _language_model(folder: Path) -> tuple[Path, Path] | None:
+    """Configuration and weights of the language model that meta.yaml names, if any."""
+    meta = folder / "meta.yaml"
+    if not meta.is_file():
+        return None
+    entries = read_config(meta)
+    config = str((entries.get("yaml_files") or {}).get("lm_train_config"))
+    weights = str((entries.get("files") or {}).get("lm_file"))
+    for member in (config, weights):
+        if leaves(member) or not (folder / member).is_file():
+            return None
+    # Of this checkpoint, too, only tensors are read.
+    read_weights(folder / weights)
+    return folder / config, folder / weights
 
 
 def _resolved(config: Path, weights: Path, roots: list[Path]) -> PackedModel:
