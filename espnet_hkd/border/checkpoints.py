@@ -84,9 +84,7 @@ def atomic_saving() -> Iterator[None]:
     @functools.wraps(save)
     def save_whole(obj: object, f: Any, *args: Any, **kwargs: Any) -> None:
         if isinstance(f, str | os.PathLike):
-            # Through a link, as opening it would.
-            path = Path(os.path.realpath(f))
-            resume.write(path, lambda part: save(obj, part, *args, **kwargs))
+            resume.write(Path(f), lambda part: save(obj, part, *args, **kwargs))
         else:
             save(obj, f, *args, **kwargs)
 

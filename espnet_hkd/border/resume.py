@@ -190,10 +190,13 @@ def damage_of(path: Path, like: Mapping[str, torch.Tensor]) -> str | None:
         weights = read(path)
     except DamagedError as damage:
         return str(damage)
-    same = isinstance(weights, Mapping) and {k: v.shape for k, v in like.items()} == {
-        k: getattr(v, "shape", None) for k, v in weights.items()
-    }
+    same = isinstance(weights, Mapping) and _shapes(weights) == _shapes(like)
     return None if same else f"holds other weights than {RESUME_POINT}"
+
+
+def _shapes(weights: Mapping[str, Any]) -> dict[str, Any]:
+    # A module may keep something else than tensors among its weights.
+    return {name: getattr(value, "shape", None) for name, value in weights.items()}
 
 
 def write(path: Path, save: Callable[[Path], object]) -> None:
