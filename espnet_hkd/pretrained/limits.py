@@ -17,6 +17,7 @@ from typing import Any
 import torch
 import yaml
 
+from espnet_hkd.border.settings import PARTS
 from espnet_hkd.errors import CheckpointError
 
 # Bytes of a YAML file; a token list of 100,000 words has 2 MB.
@@ -158,8 +159,9 @@ def check_options(config: Mapping[str, Any], name: str | Path, *, layers: int) -
     Raises:
         CheckpointError: One does, or a section is not of its kind.
     """
-    for section, values in config.items():
-        if not str(section).endswith("_conf") or values is None:
+    for section in (*(f"{part}_conf" for part in PARTS), "ctc_conf"):
+        values = config.get(section)
+        if values is None:
             continue
         if not isinstance(values, dict):
             raise CheckpointError(

@@ -13,7 +13,7 @@ import tempfile
 import time
 from pathlib import Path
 
-PARTS = ("training",)
+PARTS = ("training", "stores", "packages")
 HEADINGS = ("part", "what", "tries", "held", "seconds", "note")
 
 

@@ -50,12 +50,11 @@ WEIGHTS = "exp/asr_hkd/slim/train.total_count.ave.pth"
 # What a hostile value may be, in YAML.
 VALUES = (
     "null", "true", "[]", "{}", "[a]", "{a: b}", "x", "''", "-1", "0", "0.5", "1e999",
-    ".nan", ".inf", "-.inf", "99999999999", "1000000", "50000", "2026-99-99",
-    "/dev/zero", "/etc/passwd", "../../../../../../etc/passwd", "user/model",
-    "huggingface",
-    "s3prl",
-    "hugging_face_transformers", "whisper", "hugging_face", '"\\e[31mred"', '"\\0"',
-    "[1, [2, [3, [4]]]]", "!!python/object/apply:os.system [id]", "&a [*a]", "~", "no",
+    ".nan", ".inf", "-.inf", "99999999999", "1000000", "50000", "2026-99-99", "~", "no",
+    "/dev/zero", "/etc/passwd", "../../../../../../etc/passwd", "user/model", "s3prl",
+    "huggingface", "hugging_face_transformers", "whisper", "hugging_face",
+    '"\\e[31mred"', '"\\0"', "[1, [2, [3, [4]]]]", "&a [*a]",
+    "!!python/object/apply:os.system [id]",
 )  # fmt: skip
 BOMB = "\n".join(
     ["a0: &a0 [x, x, x, x, x, x, x, x, x, x]"]

@@ -1,0 +1,310 @@
+"""Models meant to do harm: refused before anything of them is built, by our errors."""
+
+from __future__ import annotations
+
+import io
+import shutil
+import tempfile
+import zipfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import yaml
+
+import espnet_hkd
+from espnet_hkd.errors import CheckpointError, DataError
+from espnet_hkd.pretrained.limits import load_yaml
+from espnet_hkd.pretrained.packed import describe, open_packed
+from tests.small_models import speech
+from tests.soak.packages import BOMB, CONFIG, WEIGHTS, make_package
+
+LFS = b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 9\n"
+
+
+@pytest.fixture(scope="module")
+def members(tmp_path_factory) -> dict[str, bytes]:
+    return make_package(tmp_path_factory.mktemp("package"))
+
+
+@pytest.fixture
+def write(members, tmp_path):
+    """Write a package with some of its files changed, or values of its config."""
+
+    def write(changes=(), *, name="model.zip", top="", **values) -> Path:
+        files = members | dict(changes)
+        if values:
+            config = yaml.safe_load(members[CONFIG]) | values
+            files[CONFIG] = yaml.safe_dump(config).encode()
+        with zipfile.ZipFile(tmp_path / name, "w", zipfile.ZIP_DEFLATED) as archive:
+            for member, content in files.items():
+                archive.writestr(top + member, content)
+        return tmp_path / name
+
+    return write
+
+
+@pytest.fixture
+def unbuilt(monkeypatch):
+    """ESPnet's task, which must not be asked for a model with memory."""
+    from espnet2.bin import asr_inference
+
+    def refuse(*given, **options):
+        raise AssertionError("a model is built")
+
+    monkeypatch.setattr(asr_inference, "Speech2Text", refuse)
+
+
+def refused(path: Path, **options) -> str:
+    with pytest.raises(CheckpointError) as caught:
+        espnet_hkd.from_pretrained(str(path), **options)
+    return str(caught.value)
+
+
+def saved(weights: object) -> bytes:
+    data = io.BytesIO()
+    torch.save(weights, data)
+    return data.getvalue()
+
+
+def weights_of(members: dict[str, bytes]) -> dict[str, torch.Tensor]:
+    return torch.load(io.BytesIO(members[WEIGHTS]), weights_only=True)
+
+
+# What it is in
+
+
+@pytest.mark.parametrize("name", ["model.ZIP", "model", "model.v2"])
+def test_a_package_of_any_name_is_opened(write, name):
+    assert "encoder:    conformer" in describe(write(name=name))
+
+
+def test_a_package_with_a_folder_around_it_is_opened(write):
+    assert open_packed(write(top="my_model/")).root.name == "my_model"
+
+
+def test_a_pointer_of_git_lfs_is_named(members, write, tmp_path):
+    pointer = tmp_path / "pointer.zip"
+    pointer.write_bytes(LFS)
+    assert "only a pointer of Git LFS" in refused(pointer)
+    assert "git lfs pull" in refused(write({WEIGHTS: LFS}))
+    assert "git lfs pull" in refused(write({CONFIG: LFS}))
+
+
+def test_no_room_for_unpacking_is_not_a_damaged_package(write, monkeypatch, tmp_path):
+    path = write()
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "none"))
+    assert "TMPDIR" in refused(path)
+
+    def full(*given, **options):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.undo()
+    monkeypatch.setattr(zipfile.ZipFile, "extractall", full)
+    message = refused(path)
+    assert "No space left" in message
+    assert "damaged" not in message
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({f"{n}": b"" for n in range(1001)}, "files, not at most 1,000"),
+        ({"zeros": bytes(65 << 20)}, "it would grow to"),
+    ],
+    ids=["many files", "a zip bomb"],
+)
+def test_an_archive_that_would_fill_the_disk_is_not_unpacked(write, changes, said):
+    assert said in refused(write(changes))
+
+
+def test_a_checkpoint_that_would_fill_the_memory_is_not_loaded(write):
+    data = io.BytesIO()
+    with zipfile.ZipFile(data, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("archive/data/0", bytes(65 << 20))
+    assert "it would grow to" in refused(write({WEIGHTS: data.getvalue()}))
+
+
+# What its YAML says
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        pytest.param(BOMB, "more than 500,000 values", id="aliases"),
+        pytest.param("a: &a [*a]", "contains itself", id="a circle"),
+        pytest.param("a: " + "[" * 60 + "]" * 60, "nested more than 50", id="nested"),
+        pytest.param("[" * 100_000, "too deep|recursion", id="thousands of brackets"),
+        pytest.param("a: 2026-99-99", "month must be in", id="an impossible day"),
+        pytest.param("[a]: b", "unhashable", id="a list as name"),
+        pytest.param("a: " + "1:" * 9000, "10,000 characters", id="a long number"),
+        pytest.param("x" * (5 << 20), "characters, not at most", id="megabytes"),
+        pytest.param("!!python/object/apply:os.getcwd []", "constructor", id="code"),
+        pytest.param("a: 'b", "ScannerError", id="cut off"),
+        pytest.param("&a {<<: [*a]}", "contains itself", id="merged with itself"),
+    ],
+)
+def test_yaml_beyond_the_limits_is_refused_at_once(text, said):
+    with pytest.raises(ValueError, match=said):
+        load_yaml(text)
+
+
+def test_other_yaml_is_read_as_it_is():
+    text = "a: &x {b: [1, 1.5, null, yes]}\nc: *x\nd: {<<: *x, e: 好}\n"
+    assert load_yaml(text) == yaml.safe_load(text)
+    assert load_yaml("") is None
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        {"encoder": ["a"]},
+        {"encoder": {"a": 1}},
+        {"token_list": None},
+        {"token_list": 7},
+        {"token_type": [1]},
+        {"frontend_conf": {"fs": 0}},
+        {"frontend_conf": {"fs": float("inf")}},
+        {"frontend_conf": {"fs": "x"}},
+        {"frontend_conf": []},
+        {"use_adapter": True},
+        {"model_conf": 1},
+        {"model_conf": {"ctc_weight": "x"}},
+        {"decoder_conf": {"tail": None}},
+        {"ctc_conf": {"ctc_type": ["a"]}},
+        {"normalize_conf": {"norm_means": [1]}},
+        {"espnet_hkd": 1.5},
+        {"model": "espnet"},
+        {"model": None},
+    ],
+    ids=str,
+)
+def test_values_of_another_kind_are_our_errors(write, values):
+    refused(write(**values))
+
+
+def test_facts_are_shown_whatever_they_are(write):
+    said = describe(
+        write(
+            taught_with={"acd_weight": "x"}, inference_conf=[1], token_type="\x1b[31m"
+        )
+    )
+    assert "teacher:    none" in said
+    assert "\\x1b[31m" in said
+    plm = {"acd_weight": 1.0, "plm": ["a"]}
+    assert "not said which" in describe(write(taught_with=plm))
+
+
+# What it opens, fetches and needs
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        {"bpemodel": "/dev/zero"},
+        {"token_list": "/etc/passwd"},
+        {"token_list": "../../../../../../../etc/passwd"},
+        {"non_linguistic_symbols": "missing.txt"},
+        {"bpemodel": "\0"},
+        {"normalize": "global_mvn", "normalize_conf": {"stats_file": "/dev/zero"}},
+        {"normalize": "global_mvn", "normalize_conf": {"stats_file": "../stats.npz"}},
+        {"model_conf": {"lexicon": "/etc/passwd"}},
+    ],
+    ids=str,
+)
+def test_files_outside_the_package_are_not_opened(write, unbuilt, tmp_path, values):
+    (tmp_path / "stats.npz").touch()
+    assert "names a file that the package does not hold" in refused(write(**values))
+    # Nor by a folder that was unpacked by hand.
+    shutil.unpack_archive(tmp_path / "model.zip", tmp_path / "folder")
+    assert "does not hold" in refused(tmp_path / "folder")
+
+
+def test_an_experiment_does_not_read_devices(members, tmp_path):
+    config = yaml.safe_load(members[CONFIG]) | {"bpemodel": "/dev/zero"}
+    (tmp_path / "config.yaml").write_text(yaml.safe_dump(config))
+    (tmp_path / "train.total_count.ave.pth").write_bytes(members[WEIGHTS])
+    assert "bpemodel: /dev/zero" in refused(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        {"frontend": "huggingface", "frontend_conf": {"model": "user/model"}},
+        {"frontend": "s3prl", "frontend_conf": {"frontend_conf": {"upstream": "x"}}},
+        {"frontend": "whisper"},
+        {"postencoder": "hugging_face_transformers"},
+        {"encoder": "whisper"},
+        {"token_type": "hugging_face", "bpemodel": None},
+    ],
+    ids=lambda values: " ".join(values),
+)
+def test_what_would_be_downloaded_must_be_allowed(write, unbuilt, values):
+    path = write(**values)
+    message = refused(path)
+    assert "wants to download its" in message
+    assert "allow_download=True" in message
+    # With leave it goes on, to the next check.
+    assert "wants to download" not in refused(path, allow_download=True)
+
+
+def test_a_download_that_lies_in_the_package_needs_no_leave(write, unbuilt):
+    path = write(
+        {"plm/config.json": b"{}"},
+        postencoder="hugging_face_transformers",
+        postencoder_conf={"model_name_or_path": "plm"},
+    )
+    assert "wants to download" not in refused(path)
+
+
+@pytest.mark.parametrize(
+    ("section", "values"),
+    [
+        ("encoder_conf", {"num_blocks": 100_000}),
+        ("encoder_conf", {"output_size": 99_999, "attention_heads": 1}),
+        ("encoder_conf", {"linear_units": 90_000}),
+        ("decoder_conf", {"num_blocks": 10**9}),
+        ("decoder_conf", {"linear_units": 10**12}),
+        ("frontend_conf", {"n_fft": 10**9}),
+        ("frontend_conf", {"n_mels": 10**5}),
+    ],
+    ids=str,
+)
+def test_sizes_beyond_the_weights_are_refused_without_memory_for_them(
+    members, write, unbuilt, section, values
+):
+    conf = yaml.safe_load(members[CONFIG])[section] | values
+    message = refused(write(**{section: conf}))
+    assert "beyond what any model has" in message or "other shapes" in message
+
+
+# Its weights
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (lambda value: value * float("nan"), "NaN or infinity"),
+        (lambda value: value.to_sparse(), "sparse"),
+        (lambda value: torch.empty(9, 9, device="meta"), "without values"),
+        (lambda value: value[:1].expand(10**9), "claims 1,000,000,000 numbers"),
+        (lambda value: "words", "is no tensor"),
+    ],
+    ids=["NaN", "sparse", "without values", "repeated", "no tensor"],
+)
+def test_weights_that_are_none_are_refused(members, write, unbuilt, change, said):
+    weights = weights_of(members)
+    weights["ctc.ctc_lo.bias"] = change(weights["ctc.ctc_lo.bias"])
+    assert said in refused(write({WEIGHTS: saved(weights)}))
+
+
+# What it is given
+
+
+def test_audio_louder_than_any_is_refused(write):
+    recognizer = espnet_hkd.from_pretrained(str(write()))
+    for loud in (1e30, -1e38):
+        with pytest.raises(DataError, match="values that no audio has"):
+            recognizer(np.full(16000, loud, np.float32), sample_rate=16000)
+    assert recognizer(speech(1.0) * 30000, sample_rate=16000)
