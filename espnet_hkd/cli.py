@@ -27,15 +27,20 @@ GROUPS: dict[str, dict[str, str]] = {
         "extract-teacher": "espnet_hkd.bin.extract_teacher",
         "inspect-teacher": "espnet_hkd.bin.inspect_teacher",
         "units": "espnet_hkd.bin.units",
-        "lengths": "espnet_hkd.bin.lengths",
         "parameters": "espnet_hkd.bin.parameters",
         "cost": "espnet_hkd.bin.cost",
     },
-    "judge and publish what was trained": {
+    "judge what was trained": {
         "compare": "espnet_hkd.bin.compare_systems",
         "count-error": "espnet_hkd.bin.count_error",
         "read-ctc": "espnet_hkd.bin.read_ctc",
         "configure": "espnet_hkd.bin.configure",
+    },
+    "single steps of run.sh": {
+        "check-sets": "espnet_hkd.bin.check_sets",
+        "units-fit": "espnet_hkd.bin.units_fit",
+        "lengths": "espnet_hkd.bin.lengths",
+        "resume": "espnet_hkd.bin.resume",
         "slim": "espnet_hkd.bin.slim",
         "card": "espnet_hkd.bin.card",
     },

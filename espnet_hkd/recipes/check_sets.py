@@ -1,38 +1,20 @@
-"""Check Kaldi-style sets as all recipes do in stage 1: everything, audio included.
-
-    python -m espnet_hkd.recipes.check_sets data/train data/dev data/test --fs 16000
-
-Every recording is read to its end, by as many threads as there are cores.
-"""
+"""Kaldi-style sets, checked as all recipes do in stage 1: everything, audio too."""
 
 from __future__ import annotations
 
-import argparse
-import sys
 from collections.abc import Iterable
 from pathlib import Path
 
-from espnet_hkd.errors import DataError, HKDError
+from espnet_hkd.errors import DataError, some
 from espnet_hkd.files import read_table
 from espnet_hkd.recipes.corpus import (
     Utterance,
     check_form,
     check_recordings,
     check_tables,
-    some,
 )
 
 TABLES = ("text", "wav.scp", "utt2spk")
-
-
-def get_parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        description=__doc__.partition("\n")[0],
-        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
-    )
-    parser.add_argument("sets", nargs="+", type=Path, help="folders with text, wav.scp")
-    parser.add_argument("--fs", type=int, default=16000, help="wanted sampling rate")
-    return parser
 
 
 def read_set(folder: Path) -> list[Utterance]:
@@ -85,18 +67,3 @@ def check(folders: Iterable[Path], fs: int = 16000) -> list[str]:
         recordings |= {each.audio: each.id for each in utterances}
     check_recordings([(id, audio) for audio, id in recordings.items()], fs)
     return notes
-
-
-def main(argv: list[str] | None = None) -> int:
-    args = get_parser().parse_args(argv)
-    try:
-        for note in check(args.sets, args.fs):
-            print(note)
-    except HKDError as error:
-        print(f"check_sets: {error}", file=sys.stderr)
-        return 1
-    return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -1,34 +1,9 @@
-"""Look through what a training will go on from, before it is started (stage 11).
-
-    python -m espnet_hkd.recipes.resume exp/asr_hkd
-
-Every file that will be resumed from or averaged is read. What can be mended without
-loss is; without a sound resume point the command that starts again is printed. The
-training does the same itself: here it is done before GPUs are taken.
-"""
+"""What a training will go on from, looked through before it is started (stage 11)."""
 
 from __future__ import annotations
 
-import argparse
-import sys
 from pathlib import Path
 from typing import Any
-
-from espnet_hkd.errors import HKDError
-
-
-def get_parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        description=__doc__.partition("\n")[0],
-        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
-    )
-    parser.add_argument("exp", type=Path, help="folder of the experiment")
-    parser.add_argument(
-        "--command",
-        default="./run.sh",
-        help="what started the training, for the command that starts it again",
-    )
-    return parser
 
 
 def look_through(exp: Path, command: str = "./run.sh") -> list[str]:
@@ -64,18 +39,3 @@ def _read_config(path: Path) -> dict[str, Any]:
     except (OSError, UnicodeDecodeError, yaml.YAMLError):
         return {}
     return config if isinstance(config, dict) else {}
-
-
-def main(argv: list[str] | None = None) -> int:
-    args = get_parser().parse_args(argv)
-    try:
-        for note in look_through(args.exp, args.command):
-            print(note)
-    except HKDError as error:
-        print(f"resume: {error}", file=sys.stderr)
-        return 1
-    return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -54,7 +54,7 @@ prepare_as_espnet() {
     (cd "${work}" && local/data.sh "$@")
     log "Check: every table and every recording of ${recipe}, read to its end"
     made=("${work}"/data/*/wav.scp)
-    python3 -m espnet_hkd.recipes.check_sets "${made[@]%/wav.scp}" --fs "${fs/k/000}"
+    python3 -m espnet_hkd.bin.check_sets "${made[@]%/wav.scp}" --fs "${fs/k/000}"
     for each in "${made[@]%/wav.scp}"; do
         rm -rf "${data_dir:?}/$(basename "${each}")"
         mv "${each}" "${data_dir}"
