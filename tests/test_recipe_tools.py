@@ -17,6 +17,7 @@ from espnet_hkd.bin import units_fit
 from tests.recipe_material import (
     RECIPE,
     SHELL,
+    TOOLS,
     make_recipe,
     run,
 )
