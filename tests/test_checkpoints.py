@@ -14,7 +14,7 @@ import pytest
 import torch
 from espnet2.train import trainer
 
-from espnet_hkd.bin import check_resume
+from espnet_hkd.bin import resume
 from espnet_hkd.border.checkpoints import install_atomic_saving, look_through
 from espnet_hkd.errors import CheckpointError
 from tests.training_material import make_corpus, train
@@ -320,19 +320,19 @@ class TestDamage:
 
 
 class TestProgram:
-    """`espnet-hkd check-resume`, which run.sh calls before stage 11."""
+    """`espnet-hkd resume`, which run.sh calls before stage 11."""
 
     def test_sound_experiment_needs_no_word(self, begun, capsys):
-        check_resume.main([str(begun)])
+        resume.main([str(begun)])
         assert capsys.readouterr().out == ""
 
     def test_training_that_has_not_begun_needs_no_word(self, tmp_path, capsys):
-        check_resume.main([str(tmp_path / "none")])
+        resume.main([str(tmp_path / "none")])
         assert capsys.readouterr().out == ""
 
     def test_mends_and_says_so(self, begun, capsys):
         (begun / "2epoch.pth").unlink()
-        check_resume.main([str(begun)])
+        resume.main([str(begun)])
         said = f"{begun / '2epoch.pth'} was written again from checkpoint.pth\n"
         assert capsys.readouterr().out == said
         weights = load(begun / "2epoch.pth")
@@ -341,21 +341,21 @@ class TestProgram:
 
     def test_names_what_the_average_will_lack(self, begun, capsys):
         (begun / "1epoch.pth").unlink()
-        check_resume.main([str(begun)])
+        resume.main([str(begun)])
         said = capsys.readouterr().out
         assert "1epoch.pth is missing: the average for train.total_count" in said
 
     def test_stops_with_the_command_of_the_recipe(self, begun):
         cut(begun / "checkpoint.pth", 0)
-        with pytest.raises(SystemExit) as end:
-            check_resume.main([str(begun), "--command", "./run.sh --ngpu 2"])
+        with pytest.raises(SystemExit) as caught:
+            resume.main([str(begun), "--command", "./run.sh --ngpu 2"])
         assert (
             f"./run.sh --ngpu 2 --stage 11 --pretrained_model {begun / '2epoch.pth'} "
             f"--asr_exp {begun}_again"
-        ) in str(end.value)
+        ) in str(caught.value)
 
     def test_reads_on_where_the_configuration_was_cut(self, begun, capsys):
         (begun / "config.yaml").write_text("best_model_criterion:\n- [train, [")
         cut(begun / "1epoch.pth")
-        check_resume.main([str(begun)])
+        resume.main([str(begun)])
         assert "1epoch.pth is damaged" in capsys.readouterr().out

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import soundfile
 
-from espnet_hkd.bin import check_sets as check_sets_command
+from espnet_hkd.bin.check_sets import main
 from espnet_hkd.errors import DataError
 from espnet_hkd.files import read_table, write_table
 from espnet_hkd.recipes import check_sets
@@ -183,7 +183,7 @@ class TestSet:
     )
     def test_forms_of_writing_are_said_and_left(self, tmp_path, text, kind, capsys):
         folder = write_set(tmp_path / "set", text={"ann-1": "GO", "bob-1": text})
-        check_sets_command.main([str(folder)])
+        main([str(folder)])
         said = capsys.readouterr().out
         assert said.startswith(f"{folder}: 1 of 2 transcripts have {kind}")
         assert said.endswith("left as they are and make tokens of their own: bob-1\n")

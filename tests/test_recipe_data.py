@@ -98,7 +98,7 @@ def test_words_that_training_lacks_are_named(tmp_path: Path, capsys):
     corpus = make_cmu_an4(tmp_path / "an4")
     transcripts = corpus / "etc" / "an4_test.transcription"
     transcripts.write_text("GO NOVEMBER (an9-spkc-b)\n")
-    assert an4.main([str(corpus), str(tmp_path / "data"), "--ndev", "1"]) == 0
+    an4.main([str(corpus), str(tmp_path / "data"), "--ndev", "1"])
     assert "test has words that training never shows" in capsys.readouterr().out
     text = table(tmp_path / "data" / "test" / "text")
     assert text == ["spkc-an9-b GO NOVEMBER"]
@@ -163,9 +163,11 @@ def test_damaged_corpus_is_refused_before_anything_is_written(
     assert not (tmp_path / "data").exists()
 
 
-def test_missing_folder_is_named_with_both_layouts(tmp_path: Path, capsys):
-    assert an4.main([str(tmp_path / "gone"), str(tmp_path / "data")]) == 1
-    message = capsys.readouterr().err
+def test_missing_folder_is_named_with_both_layouts(tmp_path: Path):
+    with pytest.raises(SystemExit) as end:
+        an4.main([str(tmp_path / "gone"), str(tmp_path / "data")])
+    message = str(end.value)
+    assert message.startswith("prepare_an4.py: ")
     assert f"{tmp_path / 'gone'} does not exist" in message
     assert "etc/an4_train.transcription" in message
     assert "train_nodev" in message

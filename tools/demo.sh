@@ -100,6 +100,19 @@ packed_model() {
     echo "${exp}"/asr_demo_*.zip
 }
 
+# Error rates, and some references with what was recognised below them.
+report() {
+    local name score
+    for name in ${test_sets}; do
+        score=${exp}/decode/${name}/score_wer
+        echo
+        python3 -m espnet_hkd.bin.compare_systems "${name}=${score}"
+        echo
+        paste -d '\n' "${score}/ref.trn" "${score}/hyp.trn" | head -n 6
+    done
+    echo
+}
+
 main() {
     local real test_sets=test
     open_workplace
@@ -127,9 +140,7 @@ main() {
         recipe_stages 12 13
     step pack "Stage 14: packing the model: 10 s" recipe_stages 14 14
     step plot "Transcribing a file with the packed model: 15 s" plot
-    echo
-    python3 "${root}/tools/demo_report.py" "${exp}/decode" ${test_sets}
-    echo
+    report
     echo "Model:    ${work}/$(packed_model)"
     echo "Firing:   ${work}/firing.png"
     echo "Training: ${work}/${exp}/images, a plot of each loss term"

@@ -14,8 +14,6 @@ for each character: every stage runs, but it is no speech and nothing can be lea
 
 from __future__ import annotations
 
-import argparse
-import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,7 +21,8 @@ from pathlib import Path
 import numpy as np
 import soundfile
 
-from espnet_hkd.errors import DataError, HKDError
+from espnet_hkd.bin.command import Parser
+from espnet_hkd.errors import DataError
 from espnet_hkd.files import read_table
 
 RATE = 16000  # Hz
@@ -218,11 +217,8 @@ def make(
     return corpus
 
 
-def get_parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        description=__doc__.partition("\n")[0],
-        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
-    )
+def get_parser() -> Parser:
+    parser = Parser("small_corpora.py", __doc__)
     parser.add_argument("layout", choices=sorted(LAYOUTS))
     parser.add_argument("out", type=Path, help="folder to write")
     parser.add_argument("--sample", type=Path, help="real speech; None: tones")
@@ -231,19 +227,18 @@ def get_parser() -> argparse.ArgumentParser:
     return parser
 
 
-def main(argv: list[str] | None = None) -> int:
-    args = get_parser().parse_args(argv)
+def main(arguments: Sequence[str] | None = None) -> None:
+    parser = get_parser()
+    args = parser.parse_args(arguments)
     counts = {name: getattr(args, name) for name in SETS}
-    try:
+    with parser.report_errors():
         corpus = make(args.layout, args.out, counts, args.sample)
-    except HKDError as error:
-        print(f"{Path(__file__).name}: {error}", file=sys.stderr)
-        return 1
-    kind = f"speech of {args.sample}" if args.sample else "tones, which are no speech"
-    sizes = ", ".join(f"{name} {len(each)}" for name, each in corpus.items())
-    print(f"{args.out}: {kind}: {sizes}")
-    return 0
+        sizes = ", ".join(f"{name} {len(each)}" for name, each in corpus.items())
+        kind = "tones, which are no speech"
+        if args.sample:
+            kind = f"speech of {args.sample}"
+        print(f"{args.out}: {kind}: {sizes}")
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

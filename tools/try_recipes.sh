@@ -28,8 +28,8 @@ shrink="--max_epoch ${epochs} --num_workers 0 --num_att_plot 1 --keep_nbest_mode
     --encoder_conf num_blocks=4 --decoder_conf linear_units=128
     --decoder_conf num_blocks=1"
 
-# Each recipe sets: variable, speech (a sample), plm (none: a tiny BERT is trained on
-# text), text, test_sets, shrunk and options.
+# Each recipe sets: variable, speech (a sample), plm (none: a tiny BERT with the
+# characters of text), text, test_sets, shrunk and options.
 settings_aishell() {
     variable=AISHELL speech=aishell_sample
     plm=none text=${HKD_DATA:+${HKD_DATA}/text/mandarin_sentences.txt}
@@ -62,14 +62,13 @@ prepare_librispeech() {
 }
 
 # The transcripts of the small corpus stand in for text that is not at hand.
-train_teacher() {
+make_teacher() {
     [ ! -f tiny_bert/config.json ] || return 0
     if [ -z "${text}" ]; then
         cut -d ' ' -f 2- corpus/data_aishell/transcript/*.txt | tr -d ' ' >sentences.txt
         text=sentences.txt
     fi
-    python3 "${root}/tools/tiny_bert.py" --text "${text}" --out tiny_bert.part \
-        --steps 500
+    python3 "${root}/tools/tiny_bert.py" --text "${text}" --out tiny_bert.part
     mv -T tiny_bert.part tiny_bert
 }
 
@@ -80,7 +79,7 @@ prepare() {
         mv -T corpus.part corpus
     fi
     if [ "${plm}" = none ]; then
-        train_teacher
+        make_teacher
         plm=${PWD}/tiny_bert
     fi
     if declare -F "prepare_$1" >/dev/null; then

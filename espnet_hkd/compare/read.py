@@ -13,13 +13,12 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from espnet_hkd.errors import ConfigError, DataError
+from espnet_hkd.errors import ConfigError, DataError, some
 from espnet_hkd.files import read_table, text_lines
 
 UNITS = ("word", "char")
 SPACE = "<space>"
 SCORES = {"word": "score_wer", "char": "score_cer"}
-SHOWN = 5
 
 # sclite compares bytes and lowers those of ASCII: an accented letter keeps its case.
 _TO_LOWER = str.maketrans(string.ascii_uppercase, string.ascii_lowercase)
@@ -283,7 +282,7 @@ def _utterances(references: Mapping[str, Sequence[str]], path: Path) -> list[str
             f"The reference {path} has utterances without text."
             if empty
             else f"The reference {path} is empty.",
-            got=_some(empty) if empty else "no utterance",
+            got=some(empty) if empty else "no utterance",
             wanted="at least one token for every utterance",
             remedy="take them out of the reference and of the hypotheses"
             if empty
@@ -301,8 +300,8 @@ def _same_utterances(
     missing = [id for id in references if id not in found]
     surplus = [id for id in found if id not in references]
     if missing or surplus:
-        got = [f"missing: {_some(missing)}"] if missing else []
-        got += [f"not in the reference: {_some(surplus)}"] if surplus else []
+        got = [f"missing: {some(missing)}"] if missing else []
+        got += [f"not in the reference: {some(surplus)}"] if surplus else []
         raise DataError(
             f"{path} has other utterances than {reference_path}.",
             got="; ".join(got),
@@ -323,7 +322,7 @@ def _same_references(
     if differ:
         raise DataError(
             f"{path} has other texts than {first_path}.",
-            got=_some(differ),
+            got=some(differ),
             wanted="one reference for all systems",
             remedy="score all systems against the same text, with the same cleaner",
         )
@@ -354,14 +353,8 @@ def _speakers(
     if missing:
         raise DataError(
             f"{path} does not name everyone's speaker.",
-            got=f"nothing for {_some(missing)}",
+            got=f"nothing for {some(missing)}",
             wanted="lines of an utterance id, a space and its speaker",
             remedy="give the utt2spk of this set with --utt2spk",
         )
     return [speakers[id] for id in utterances]
-
-
-def _some(ids: Sequence[str]) -> str:
-    """The first ids of a list that may be long."""
-    more = len(ids) - SHOWN
-    return ", ".join(ids[:SHOWN]) + (f" and {more} more" if more > 0 else "")

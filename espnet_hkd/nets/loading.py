@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from espnet_hkd.errors import CheckpointError
+from espnet_hkd.errors import CheckpointError, some
 
 logger = logging.getLogger(__name__)
 
@@ -44,7 +44,7 @@ def check_weights(model: Any, state_dict: Mapping[str, torch.Tensor]) -> None:
     if shaped:
         raise CheckpointError(
             "the checkpoint's weights have other shapes than the configuration's",
-            got=_some(shaped),
+            got=some(shaped),
             wanted=f"a checkpoint for {model.vocab_size} tokens and these sizes",
             remedy="use the config.yaml and token list that were written beside "
             "this checkpoint; with --init_param, --ignore_init_mismatch true trains "
@@ -53,7 +53,7 @@ def check_weights(model: Any, state_dict: Mapping[str, torch.Tensor]) -> None:
     if missing or surplus:
         raise CheckpointError(
             "checkpoint and configuration name different weights",
-            got=f"missing: {_some(missing)}; surplus: {_some(surplus)}",
+            got=f"missing: {some(missing)}; surplus: {some(surplus)}",
             wanted="every weight of the configured model, and no other; only "
             "those of heads that only training needs may be missing",
             remedy="use the config.yaml that was written beside this checkpoint"
@@ -119,9 +119,3 @@ def _announce(
         counts,
         kept or "none",
     )
-
-
-def _some(names: list[str], most: int = 5) -> str:
-    """The first few of a long list of names."""
-    shown = ", ".join(names[:most]) or "none"
-    return shown + (f" and {len(names) - most} more" if len(names) > most else "")

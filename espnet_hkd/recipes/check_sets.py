@@ -1,18 +1,17 @@
-"""Kaldi-style sets, checked as all recipes do in stage 1, audio included."""
+"""Kaldi-style sets, checked as all recipes do in stage 1: everything, audio too."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 from pathlib import Path
 
-from espnet_hkd.errors import DataError
+from espnet_hkd.errors import DataError, some
 from espnet_hkd.files import read_table
 from espnet_hkd.recipes.corpus import (
     Utterance,
     check_form,
     check_recordings,
     check_tables,
-    some,
 )
 
 TABLES = ("text", "wav.scp", "utt2spk")

@@ -11,13 +11,13 @@ import itertools
 import re
 import subprocess
 import unicodedata
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from espnet_hkd.errors import DataError
+from espnet_hkd.errors import DataError, some
 from espnet_hkd.files import text_lines
 
 # asr.sh's --min_wav_duration: stage 4 would take shorter ones out of training.
@@ -38,12 +38,6 @@ class Utterance:
     speaker: str
     text: str
     audio: str
-
-
-def some(names: Collection[str]) -> str:
-    """The first few of many names."""
-    shown = ", ".join(sorted(names)[:3])
-    return shown if len(names) <= 3 else f"{shown} and {len(names) - 3} more"
 
 
 def read_lines(path: Path) -> list[str]:

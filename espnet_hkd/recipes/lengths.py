@@ -62,10 +62,29 @@ class FrameRate(NamedTuple):
 
 
 def read_config(path: Path, asr_args: str = "") -> dict:
-    """The parts of a training YAML that count here, command line options included."""
+    """The parts of a training YAML that count here, command line options included.
+
+    Raises:
+        ConfigError: It cannot be read, or does not hold names and values.
+    """
     from espnet2.utils.nested_dict_action import NestedDictAction
 
-    config = yaml.safe_load(path.read_text(encoding="utf-8"))
+    try:
+        config = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise ConfigError(
+            f"the training configuration {path} cannot be read",
+            got=error,
+            wanted="a YAML file, such as conf/train_asr_cif_hkd.yaml",
+            remedy="correct --config (run.sh: --asr_config)",
+        ) from error
+    if not isinstance(config, dict):
+        raise ConfigError(
+            f"{path} is no training configuration",
+            got=type(config).__name__,
+            wanted="names and values, as in conf/train_asr_cif_hkd.yaml",
+            remedy="correct --config (run.sh: --asr_config)",
+        )
     parser = argparse.ArgumentParser(allow_abbrev=False)
     for part in ("frontend", "encoder", "model"):
         parser.add_argument(f"--{part}", default=config.get(part))

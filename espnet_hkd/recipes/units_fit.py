@@ -1,35 +1,14 @@
-"""Check before the first stage that a lexicon spells the recipe's unit.
-
-    python -m espnet_hkd.recipes.units_fit --config conf/train.yaml --token_type char
-
-A model's lexicon has a line for each of its tokens. Training would say in stage 10 that
-a lexicon of words has none for characters or pieces: after the language model.
-"""
+"""A model's lexicon against the recipe's unit, before the first stage."""
 
 from __future__ import annotations
 
-import argparse
-import sys
 from pathlib import Path
 
-from espnet_hkd.errors import ConfigError, HKDError
+from espnet_hkd.errors import ConfigError, some
 from espnet_hkd.files import table_rows
-from espnet_hkd.recipes.corpus import some
-from espnet_hkd.recipes.lengths import read_config
 
 # Sentencepiece's mark of a word's beginning.
 WORD_BEGIN = "\u2581"
-
-
-def get_parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        description=(__doc__ or "").partition("\n")[0],
-        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
-    )
-    parser.add_argument("--config", type=Path, required=True, help="training YAML")
-    parser.add_argument("--asr_args", default="", help="as given to asr.sh")
-    parser.add_argument("--token_type", default="bpe", help="char, bpe or word")
-    return parser
 
 
 def check(lexicon: str | Path, token_type: str) -> None:
@@ -61,26 +40,3 @@ def check(lexicon: str | Path, token_type: str) -> None:
             remedy="--token_type word; or train without lexicon: "
             '--asr_args "--model_conf lexicon=null"',
         )
-
-
-def main(argv: list[str] | None = None) -> int:
-    args = get_parser().parse_args(argv)
-    try:
-        if not args.config.is_file():
-            raise ConfigError(
-                "there is no such training configuration",
-                got=args.config,
-                wanted="a YAML file, such as conf/train_asr_cif_hkd.yaml",
-                remedy="correct --asr_config",
-            )
-        conf = read_config(args.config, args.asr_args)["model_conf"]
-        if conf.get("lexicon"):
-            check(conf["lexicon"], args.token_type)
-    except HKDError as error:
-        print(f"run.sh: {error}", file=sys.stderr)
-        return 1
-    return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())

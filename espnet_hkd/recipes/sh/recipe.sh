@@ -114,7 +114,7 @@ check_features() { # check_features FEATS_TYPE
 
 # A lexicon of words has no line for the pieces of another unit (stage 10).
 check_units() { # check_units [--NAME VALUE]...
-    python3 -m espnet_hkd.recipes.units_fit --config "$(option asr_config "" "$@")" \
+    python3 -m espnet_hkd.bin.units_fit --config "$(option asr_config "" "$@")" \
         --asr_args "$(option asr_args "" "$@")" \
         --token_type "$(option token_type bpe "$@")" || exit
 }
@@ -151,7 +151,7 @@ check_resume() { # check_resume [--NAME VALUE]...
         . ./asr.sh "$@" --stage 10000 --stop_stage 10000 >/dev/null
         echo "${asr_exp}"
     )
-    python3 -m espnet_hkd.bin.check_resume "${exp}" --command "${typed}"
+    python3 -m espnet_hkd.bin.resume "${exp}" --command "${typed}"
 }
 
 check_upload() { # check_upload USER/MODEL

@@ -8,20 +8,19 @@ nothing is written. The folder's absolute path is printed.
 
 from __future__ import annotations
 
-import argparse
 import re
-import sys
 from collections import defaultdict
+from collections.abc import Sequence
 from pathlib import Path
 
-from espnet_hkd.errors import DataError, HKDError
+from espnet_hkd.bin.command import Parser
+from espnet_hkd.errors import DataError, some
 from espnet_hkd.recipes.corpus import (
     check_audio,
     check_form,
     check_id,
     check_path,
     read_lines,
-    some,
 )
 
 SETS = ("train", "dev", "test")
@@ -38,11 +37,8 @@ WAV_HEADER = 44  # bytes
 MISLEADING = re.compile(r"wav/(train|dev|test)|\.wav", re.IGNORECASE)
 
 
-def get_parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        description=__doc__.partition("\n")[0],
-        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
-    )
+def get_parser() -> Parser:
+    parser = Parser("check_aishell.py", __doc__)
     parser.add_argument("corpus", help="the folder that holds data_aishell")
     parser.add_argument("--fs", type=int, default=16000, help="wanted sampling rate")
     return parser
@@ -244,15 +240,12 @@ def check(corpus: str, fs: int = 16000) -> Path:
     return data.parent
 
 
-def main(argv: list[str] | None = None) -> int:
-    args = get_parser().parse_args(argv)
-    try:
+def main(arguments: Sequence[str] | None = None) -> None:
+    parser = get_parser()
+    args = parser.parse_args(arguments)
+    with parser.report_errors():
         print(check(args.corpus, args.fs))
-    except HKDError as error:
-        print(f"{Path(__file__).name}: {error}", file=sys.stderr)
-        return 1
-    return 0
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

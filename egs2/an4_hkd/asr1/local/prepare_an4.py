@@ -10,18 +10,17 @@ included, before the first file is written.
 
 from __future__ import annotations
 
-import argparse
 import re
-import sys
+from collections.abc import Sequence
 from pathlib import Path
 
-from espnet_hkd.errors import DataError, HKDError
+from espnet_hkd.bin.command import Parser
+from espnet_hkd.errors import DataError, some
 from espnet_hkd.recipes.corpus import (
     Utterance,
     check_recordings,
     check_tables,
     read_lines,
-    some,
 )
 from espnet_hkd.recipes.sets import read_corpus_set, write_set
 
@@ -34,11 +33,8 @@ LAYOUTS = (
 )
 
 
-def get_parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        description=__doc__.partition("\n")[0],
-        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
-    )
+def get_parser() -> Parser:
+    parser = Parser("prepare_an4.py", __doc__)
     parser.add_argument("corpus", type=Path, help="folder of AN4, in either layout")
     parser.add_argument("out", type=Path, help="folder the sets are written to")
     parser.add_argument("--ndev", type=int, default=100, help="utterances of train_dev")
@@ -189,23 +185,20 @@ def prepare(
     return found
 
 
-def main(argv: list[str] | None = None) -> int:
-    args = get_parser().parse_args(argv)
-    try:
+def main(arguments: Sequence[str] | None = None) -> None:
+    parser = get_parser()
+    args = parser.parse_args(arguments)
+    with parser.report_errors():
         sets = prepare(**vars(args))
-    except HKDError as error:
-        print(f"{Path(__file__).name}: {error}", file=sys.stderr)
-        return 1
-    for name, utterances in sets.items():
-        print(f"{args.out / name}: {len(utterances)} utterances")
-    for name, words in words_never_seen(sets).items():
-        if words:
-            print(
-                f"{name} has words that training never shows, so that a word model "
-                f"cannot produce them: {' '.join(words)}"
-            )
-    return 0
+        for name, utterances in sets.items():
+            print(f"{args.out / name}: {len(utterances)} utterances")
+        for name, words in words_never_seen(sets).items():
+            if words:
+                print(
+                    f"{name} has words that training never shows, so that a word model "
+                    f"cannot produce them: {' '.join(words)}"
+                )
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

@@ -11,17 +11,16 @@ The same seed gives the same sentences and voices.
 
 from __future__ import annotations
 
-import argparse
 import random
 import shutil
 import subprocess
-import sys
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
-from espnet_hkd.errors import DataError, HKDError
+from espnet_hkd.bin.command import Parser
+from espnet_hkd.errors import DataError
 from espnet_hkd.files import read_table
 
 
@@ -86,11 +85,8 @@ class Voice:
         return self.name.replace("+", "_").replace("-", "").lower()
 
 
-def get_parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        description=__doc__.partition("\n")[0],
-        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
-    )
+def get_parser() -> Parser:
+    parser = Parser("speak_an4.py", __doc__)
     parser.add_argument("out", type=Path, help="folder of the new corpus")
     parser.add_argument("--real", type=Path, help="data folder with real sets to add")
     parser.add_argument("--train", type=int, default=400, help="training utterances")
@@ -280,8 +276,9 @@ def add_real(out: Path, real: Path) -> None:
             append_rows(out / target / file, rows)
 
 
-def main(argv: list[str] | None = None) -> int:
-    args = get_parser().parse_args(argv)
+def main(arguments: Sequence[str] | None = None) -> None:
+    parser = get_parser()
+    args = parser.parse_args(arguments)
     counts = {
         "train_nodev": args.train,
         "train_dev": args.dev,
@@ -289,19 +286,15 @@ def main(argv: list[str] | None = None) -> int:
     }
     # Whole or not at all: a killed call leaves nothing that looks finished.
     part = args.out.with_name(args.out.name + ".part")
-    try:
+    with parser.report_errors():
         check_programs()
         shutil.rmtree(part, ignore_errors=True)
         speak_sets(part, counts, seed=args.seed, jobs=args.jobs)
         if args.real:
             add_real(part, args.real)
         part.rename(args.out)
-    except HKDError as error:
-        print(f"{Path(__file__).name}: {error}", file=sys.stderr)
-        return 1
-    print(f"{args.out}: {counts} utterances spoken by espeak-ng")
-    return 0
+        print(f"{args.out}: {counts} utterances spoken by espeak-ng")
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

@@ -8,22 +8,20 @@ written. The absolute path of the folder that holds LibriSpeech is printed.
 
 from __future__ import annotations
 
-import argparse
 import re
-import sys
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from espnet_hkd.errors import DataError, HKDError
+from espnet_hkd.bin.command import Parser
+from espnet_hkd.errors import DataError, some
 from espnet_hkd.recipes.corpus import (
     check_audio,
     check_form,
     check_id,
     check_path,
     read_lines,
-    some,
 )
 
 PARTS = ("dev-clean", "dev-other", "test-clean", "test-other", "train-clean-100")
@@ -41,11 +39,8 @@ class Chapter:
     texts: dict[str, str]
 
 
-def get_parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        description=__doc__.partition("\n")[0],
-        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
-    )
+def get_parser() -> Parser:
+    parser = Parser("check_librispeech.py", __doc__)
     parser.add_argument("corpus", help="the folder that holds LibriSpeech")
     parser.add_argument("--parts", nargs="+", default=list(PARTS), help="what is used")
     parser.add_argument("--fs", type=int, default=16000, help="wanted sampling rate")
@@ -283,15 +278,12 @@ def check(corpus: str, parts: list[str], fs: int = 16000) -> Path:
     return data.parent
 
 
-def main(argv: list[str] | None = None) -> int:
-    args = get_parser().parse_args(argv)
-    try:
+def main(arguments: Sequence[str] | None = None) -> None:
+    parser = get_parser()
+    args = parser.parse_args(arguments)
+    with parser.report_errors():
         print(check(args.corpus, args.parts, args.fs))
-    except HKDError as error:
-        print(f"{Path(__file__).name}: {error}", file=sys.stderr)
-        return 1
-    return 0
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

@@ -9,22 +9,18 @@ small letters would all be unknown tokens.
 
 from __future__ import annotations
 
-import argparse
 import gzip
-import os
-import sys
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from espnet_hkd.errors import DataError, HKDError
+from espnet_hkd.bin.command import Parser
+from espnet_hkd.errors import DataError
+from espnet_hkd.files import replace_file
 
 
-def get_parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        description=__doc__.partition("\n")[0],
-        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
-    )
+def get_parser() -> Parser:
+    parser = Parser("number_lines.py", __doc__)
     parser.add_argument("text", type=Path, help="one sentence a line, plain or .gz")
     parser.add_argument("out", type=Path, help="the text with ids")
     return parser
@@ -69,11 +65,11 @@ def number_lines(text: Path, out: Path) -> int:
     Raises:
         DataError: The text cannot be used; `out` is as it was.
     """
-    out.parent.mkdir(parents=True, exist_ok=True)
-    temporary = out.with_name(f".{out.name}.{os.getpid()}")
     count = 0
-    try:
-        with temporary.open("w", encoding="utf-8") as file:
+
+    def write(path: Path) -> None:
+        nonlocal count
+        with path.open("w", encoding="utf-8") as file:
             for count, sentence in enumerate(read_sentences(text), 1):
                 file.write(f"lm-text-{count:08d} {sentence}\n")
         if not count:
@@ -83,22 +79,18 @@ def number_lines(text: Path, out: Path) -> int:
                 wanted="a sentence in each line",
                 remedy="correct --lm_text",
             )
-        os.replace(temporary, out)
-    finally:
-        temporary.unlink(missing_ok=True)
+
+    out.parent.mkdir(parents=True, exist_ok=True)
+    replace_file(out, write)
     return count
 
 
-def main(argv: list[str] | None = None) -> int:
-    args = get_parser().parse_args(argv)
-    try:
-        count = number_lines(args.text, args.out)
-    except HKDError as error:
-        print(f"{Path(__file__).name}: {error}", file=sys.stderr)
-        return 1
-    print(f"{args.out}: {count:,} sentences")
-    return 0
+def main(arguments: Sequence[str] | None = None) -> None:
+    parser = get_parser()
+    args = parser.parse_args(arguments)
+    with parser.report_errors():
+        print(f"{args.out}: {number_lines(args.text, args.out):,} sentences")
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

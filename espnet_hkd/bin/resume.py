@@ -1,6 +1,6 @@
 """Look through what a training will go on from, before it is started (stage 11).
 
-    espnet-hkd check-resume exp/asr_hkd
+    espnet-hkd resume exp/asr_hkd
 
 Every file that will be resumed from or averaged is read. What can be mended without
 loss is; without a sound resume point the command that starts again is printed. The
@@ -17,7 +17,7 @@ from espnet_hkd.bin.command import Parser
 
 def get_parser() -> Parser:
     """The command line, with defaults."""
-    parser = Parser("espnet-hkd check-resume", __doc__)
+    parser = Parser("espnet-hkd resume", __doc__)
     parser.add_argument("exp", type=Path, help="folder of the experiment")
     parser.add_argument(
         "--command",
