@@ -155,7 +155,7 @@ class Page:
 
 def packed_options(recognizer: Recognizer) -> Options:
     """What a model was packed with."""
-    conf = recognizer._inference_conf
+    conf = recognizer.packed_options
     return Options(
         ctc_weight=conf.get("ctc_weight", 0.0), tail=recognizer.model.decoder.tail
     )

@@ -290,6 +290,11 @@ class Recognizer:
         blank = self.model.blank_id
         return self._text(self._converter.ids2tokens(ids[ids != blank].tolist()))
 
+    @property
+    def packed_options(self) -> dict[str, Any]:
+        """The decoding configuration that was packed with the model; may be empty."""
+        return dict(self._packed)
+
     def count_tokens(self, text: str) -> int:
         """Target tokens of a transcript, end-of-sentence included."""
         if self._tokenizer is None:
