@@ -37,15 +37,15 @@ def quantity_loss(mass: Tensor, targets: Tensor) -> Tensor:
 def label_smoothed_cross_entropy(
     logits: Tensor, targets: Tensor, smoothing: float
 ) -> Tensor:
-    """Sum of the smoothed cross entropy of N tokens.
+    """Sum of the smoothed cross entropy of tokens.
 
     (1 - e - e') (-log p_y) + e' sum_v (-log p_v) with e' = e / (V - 1), as published.
     ESPnet's LabelSmoothingLoss is the same but for a constant (the entropy of the
     smoothed target) and leaves the true token out of the second sum.
 
     Args:
-        logits: (N, V).
-        targets: (N,) int64.
+        logits: (..., V).
+        targets: (...) int64; what is negative is padding and adds nothing.
         smoothing: e, in [0, 1).
 
     Returns:
@@ -53,9 +53,11 @@ def label_smoothed_cross_entropy(
     """
     with torch.autocast(logits.device.type, enabled=False):
         logp = logits.float().log_softmax(-1)
-        true = -logp.gather(1, targets[:, None]).sum()
-        share = smoothing / (logits.size(1) - 1)
-        return (1 - smoothing - share) * true + share * -logp.sum()
+        true = -logp.gather(-1, targets[..., None].clamp(min=0)).squeeze(-1)
+        share = smoothing / (logits.size(-1) - 1)
+        each = (1 - smoothing - share) * true + share * -logp.sum(-1)
+        # A mask as index would make the host wait for the number of tokens.
+        return each.masked_fill(targets < 0, 0.0).sum()
 
 
 def linguistic_regression_loss(student: Tensor, teacher: Tensor) -> Tensor:

@@ -157,13 +157,14 @@ class _Contrast(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx, student, teacher, temperature, first, keep_negatives):
+        ctx.set_materialize_grads(False)
         size, total = len(student), len(teacher)
         units = student.new_empty(size + total, student.size(1), dtype=torch.float32)
         torch.cat([student, teacher], out=units)
         norm = units.norm(dim=1, keepdim=True)
         turns = norm[:size] > EPSILON
         norm.clamp_(min=EPSILON)
-        norm[:size] *= temperature
+        norm[:size].mul_(temperature)
         student, teacher = units.div_(norm).split([size, total])
         wanted = ctx.needs_input_grad[0]
         gradient = torch.empty_like(student) if wanted else None

@@ -106,5 +106,7 @@ def _posterior(
         ends = torch.stack([2 * text_lengths, (2 * text_lengths - 1).clamp(min=0)])
         total = last[row, ends].logsumexp(0)  # (B,)
         possible = (total > NEVER / 2) & (lengths > 0)
-        (posterior,) = torch.autograd.grad(total[possible].sum(), said)
+        (posterior,) = torch.autograd.grad(
+            total.masked_fill(~possible, 0.0).sum(), said
+        )
     return posterior, possible

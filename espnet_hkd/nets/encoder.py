@@ -185,7 +185,8 @@ class PooledConformerEncoder(AbsEncoder):
             prev_states: Not used; ESPnet's interface has it.
 
         Returns:
-            (B, T', D) with T' = max of the lengths, the lengths (B,), and None.
+            (B, T', D), the lengths (B,), and None. T' follows from T: it is the length
+            of an utterance that fills the batch.
 
         Raises:
             TooShortUttError: The longest utterance has fewer than three frames.
@@ -214,8 +215,7 @@ class PooledConformerEncoder(AbsEncoder):
                 x, lengths = _pool(x, lengths, valid)
                 valid = _mask(lengths, x.size(1))
                 pos_emb = self.positions(x)[1]
-        most = int(lengths.max())
-        return x[:, :most].masked_fill(~valid[:, 0, :most, None], 0.0), lengths, None
+        return x.masked_fill(~valid[:, 0, :, None], 0.0), lengths, None
 
 
 def _swish() -> Any:

@@ -89,8 +89,9 @@ class LexiconCTC(torch.nn.Module):
         known = ((symbols != SILENT).any(-1) | (text < 0)).all(-1)  # (B,)
         valid = symbols.flatten(1) != SILENT  # (B, U * longest)
         valid = valid & known[:, None]
-        # CTC takes the labels of all utterances one after the other.
-        labels = symbols.flatten(1)[valid]
+        # Gaps go to the end of each row: to leave them out is to wait for their number.
+        order = (~valid).long().argsort(dim=1, stable=True)
+        labels = symbols.flatten(1).clamp(min=0).gather(1, order)
         logits = self.linear(self.dropout(hidden))
         with torch.autocast(hidden.device.type, enabled=False):
             losses = torch.nn.functional.ctc_loss(

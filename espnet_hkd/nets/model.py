@@ -296,16 +296,13 @@ class CIFASRModel(ESPnetASRModel):
         """
         if self.training and hasattr(self, "training_steps"):
             self.training_steps += 1
-        text = text[:, : int(text_lengths.max())]
         hidden, inner, lengths = self._encode_layers(speech, speech_lengths)
         ys_in, ys_out = self.add_sos_eos(text, text_lengths)
         targets = text_lengths + 1
         output = self.decoder.teacher_forced(hidden, lengths, ys_in, targets)
         valid = ys_out != self.ignore_id
 
-        att = label_smoothed_cross_entropy(
-            output.logits[valid], ys_out[valid], self.lsm_weight
-        )
+        att = label_smoothed_cross_entropy(output.logits, ys_out, self.lsm_weight)
         ctc, infeasible, best = self._ctc_term(hidden, lengths, text, text_lengths)
         quantity = quantity_loss(output.fired.mass, targets)
         acd, acc_acd, lrd = self._distillation_terms(output, ys_out, kwargs)
@@ -455,13 +452,21 @@ class CIFASRModel(ESPnetASRModel):
         if not self.distils:
             return acd, accuracy, lrd
         teacher, taught = self._teacher(ys_out, batch)
-        teacher = self._residual(teacher[taught], ys_out[taught])  # (N, E)
+        # Waits for their number, the only time in a training step outside of CTC.
+        rows = taught.flatten().nonzero()[:, 0]
+
+        def pick(x: torch.Tensor) -> torch.Tensor:
+            """Tokens with teacher (N, ...) of x (B, U, ...)."""
+            return x.flatten(0, 1)[rows]
+
+        tokens = pick(ys_out)
+        teacher = self._residual(pick(teacher), tokens)  # (N, E)
         if self.acd_weight > 0:
-            student = self.kd_acd(output.fired.states[taught])
-            token_ids = None if self.acd_same_token_negatives else ys_out[taught]
-            candidates, ids, own = teacher, token_ids, None
+            student = self.kd_acd(pick(output.fired.states))
+            candidates, own = teacher, None
+            ids = None if self.acd_same_token_negatives else tokens
             if self.acd_gather:
-                candidates, ids, own = gather_tokens(teacher, token_ids)
+                candidates, ids, own = gather_tokens(teacher, ids)
             terms = acoustic_contrastive_terms(
                 student,
                 candidates,
@@ -475,7 +480,7 @@ class CIFASRModel(ESPnetASRModel):
             accuracy = terms.correct / terms.anchors.clamp(min=1)
         if self.lrd_weight > 0:
             lrd = regression_terms(
-                self.kd_lrd(output.merged[taught]), teacher, kind=self.lrd_loss
+                self.kd_lrd(pick(output.merged)), teacher, kind=self.lrd_loss
             )
         return acd, accuracy, lrd
 
@@ -487,11 +492,11 @@ class CIFASRModel(ESPnetASRModel):
             self.kd_means.update(teacher, tokens)
         return teacher - self.kd_means(tokens)
 
-    def _ramp(self) -> float:
+    def _ramp(self) -> float | torch.Tensor:
         """What part of the distillation weights counts; all of it in validation."""
         if self.kd_ramp == 0 or not self.training:
             return 1.0
-        return min(float(self.training_steps) / self.kd_ramp, 1.0)
+        return (self.training_steps / self.kd_ramp).clamp(max=1.0)
 
     def _alignment_term(
         self,
@@ -546,10 +551,7 @@ class CIFASRModel(ESPnetASRModel):
         logits, merged = self.decoder.forward_tokens(
             self.kd_pseudo.speak(ys_out).to(output.merged), ys_in
         )
-        valid = ys_out != self.ignore_id
-        extra = label_smoothed_cross_entropy(
-            logits[valid], ys_out[valid], self.lsm_weight
-        )
+        extra = label_smoothed_cross_entropy(logits, ys_out, self.lsm_weight)
         if self.lrd_weight == 0 or "extra_teacher" not in batch:
             return extra, zero
         teacher, taught = self._teacher(

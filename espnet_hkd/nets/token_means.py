@@ -35,10 +35,11 @@ class TokenMeans(torch.nn.Module):
         rows = torch.cat([vectors.detach().float(), ones], dim=1)
         sums = rows.new_zeros(len(self.seen), rows.size(1))
         sums = over_ranks(sums.index_add_(0, tokens, rows))
-        here = sums[:, -1] > 0
-        own = sums[here, :-1] / sums[here, -1:]
-        self.total[here] = torch.lerp(self.total[here], own, 1 - MOMENTUM)
-        self.seen[here] = self.seen[here] * MOMENTUM + (1 - MOMENTUM)
+        # 0 for tokens that are not here; picking the others would wait for the device.
+        share = (1 - MOMENTUM) * (sums[:, -1] > 0)
+        own = sums[:, :-1] / sums[:, -1:].clamp(min=1)
+        self.total.lerp_(own, share[:, None])
+        self.seen.lerp_(torch.ones_like(self.seen), share)
 
     def forward(self, tokens: Tensor) -> Tensor:
         """Means (..., E) of tokens (...), zero for those never seen."""

@@ -1,0 +1,194 @@
+"""How often the host waits for the device: counted on the CPU, by what would wait."""
+
+import sys
+
+import pytest
+import torch
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from espnet_hkd.losses import acoustic_contrastive_loss, acoustic_contrastive_terms
+from tests.small_models import SIZE, make_batch, make_decoder, make_model
+
+
+class HostReads(TorchDispatchMode):
+    """Notes which line of ours reads from the device, directly or by a mask as index.
+
+    What ESPnet and `F.ctc_loss` read is theirs.
+    """
+
+    READS = (
+        torch.ops.aten._local_scalar_dense,
+        torch.ops.aten.nonzero,
+        torch.ops.aten.masked_select,
+        torch.ops.aten.equal,
+        torch.ops.aten._unique2,
+        torch.ops.aten.unique_consecutive,
+    )
+    INDEXED = (
+        torch.ops.aten.index,
+        torch.ops.aten.index_put,
+        torch.ops.aten.index_put_,
+    )
+    # No launch: views, and memory that is not written.
+    FREE = ("aten::empty", "aten::new_empty", "aten::empty_like")
+
+    def __init__(self):
+        super().__init__()
+        self.reads, self.launches = [], 0
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        packet = function.overloadpacket
+        masked = packet in self.INDEXED and any(
+            x is not None and x.dtype == torch.bool for x in args[1]
+        )
+        if packet in self.READS or masked:
+            self.note()
+        result = function(*args, **(kwargs or {}))
+        self.launches += (
+            not function.is_view and function.name().split(".")[0] not in self.FREE
+        )
+        return result
+
+    def note(self):
+        frame = sys._getframe()
+        while frame is not None:
+            name = frame.f_code.co_filename
+            if "/espnet_hkd/" in name:
+                where = name.rpartition("/espnet_hkd/")[2]
+                self.reads.append(f"{where}:{frame.f_lineno}")
+                return
+            if "/espnet" in name:
+                return
+            frame = frame.f_back
+
+
+def test_the_counter_notices_reads_of_ours_and_no_others():
+    from espnet_hkd.cif.definition import wait_for_slots
+
+    tokens = torch.tensor([3, 1])
+    with HostReads() as counted:
+        assert int(tokens.max()) == 3
+    assert counted.reads == []
+    with HostReads() as counted:
+        wait_for_slots(tokens, tokens, 4, free=True)
+    assert counted.reads[0].startswith("cif/definition.py")
+
+
+@pytest.mark.parametrize("encoder", ["pooled", "conformer"])
+def test_a_training_step_waits_once_for_the_number_of_taught_tokens(encoder, tmp_path):
+    from espnet_hkd.nets.encoder import PooledConformerEncoder
+    from tests.small_models import VOCAB, make_small_encoder
+
+    lexicon = tmp_path / "lexicon"
+    lexicon.write_text(
+        "\n".join(f"{t} {t.lower()} x" for t in VOCAB if not t.startswith("<"))
+    )
+    options = {"lexicon": str(lexicon)}
+    if encoder == "pooled":
+        options = {}
+        made = PooledConformerEncoder(
+            80,
+            output_size=SIZE,
+            attention_heads=2,
+            linear_units=32,
+            num_blocks=2,
+            pool_after=[1],
+            front_channels=4,
+        )
+    else:
+        made = make_small_encoder(
+            interctc_layer_idx=[1], interctc_use_conditioning=False
+        )
+    model = make_model(
+        encoder=made,
+        acd_weight=1.0,
+        lrd_weight=0.01,
+        teacher_dim=12,
+        kd_ramp=10,
+        lrd_residual=True,
+        **options,
+    ).train()
+    batch = make_batch(teacher_dim=12)
+    # Loops on the CPU call no operators: what a GPU would run is what counts.
+    with pytest.MonkeyPatch.context() as patch, HostReads() as counted:
+        patch.setenv("HKD_CIF", "torch")
+        loss, _, _ = model(**batch)
+        loss.backward()
+    assert len(counted.reads) == 1, counted.reads
+    assert counted.reads[0].startswith("nets/model.py")
+
+
+def test_a_step_without_distillation_never_waits():
+    model = make_model().train()
+    with pytest.MonkeyPatch.context() as patch, HostReads() as counted:
+        patch.setenv("HKD_CIF", "torch")
+        loss, _, _ = model(**make_batch())
+        loss.backward()
+    assert counted.reads == []
+
+
+def test_a_decoding_step_never_waits_and_firing_does_once():
+    decoder = make_decoder()
+    hidden, lengths = torch.randn(2, 30, SIZE), torch.tensor([30, 17])
+    with pytest.MonkeyPatch.context() as patch, torch.no_grad():
+        patch.setenv("HKD_CIF", "torch")
+        with HostReads() as counted:
+            shared = decoder.fire_counts(hidden, lengths)
+        # For the number of tokens; what steers the search is one transfer more.
+        assert len(counted.reads) == 1
+        with HostReads() as counted:
+            prefixes = decoder.start(shared)
+            last = torch.full((2,), decoder.eos)
+            for step in range(3):
+                scored = decoder.score_next(shared, prefixes, last, step)
+                last = scored.logp.argmax(1)
+                parents = torch.arange(2)
+                prefixes = decoder.extend(prefixes, scored, parents, last)
+        assert counted.reads == []
+
+
+def test_the_contrastive_loss_of_2000_tokens_takes_30_launches_and_no_wait():
+    torch.manual_seed(0)
+    student = torch.randn(2000, 8, requires_grad=True)
+    teacher, ids = torch.randn(2000, 8), torch.randint(0, 300, (2000,))
+    one = torch.ones(())
+    with HostReads() as counted:
+        loss = acoustic_contrastive_loss(student, teacher, token_ids=ids)
+        torch.autograd.grad(loss, student, one)
+    assert counted.reads == []
+    assert counted.launches <= 30
+
+
+class Largest(TorchDispatchMode):
+    """The largest result of any operator, in numbers."""
+
+    def __init__(self):
+        super().__init__()
+        self.numbers = 0
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        result = function(*args, **(kwargs or {}))
+        for x in result if isinstance(result, tuple | list) else [result]:
+            if isinstance(x, torch.Tensor):
+                self.numbers = max(self.numbers, x.numel())
+        return result
+
+
+def test_the_contrastive_loss_holds_a_block_of_cosines_and_never_all(monkeypatch):
+    from espnet_hkd.losses import contrastive
+
+    torch.manual_seed(0)
+    student, teacher = torch.randn(130, 4, requires_grad=True), torch.randn(130, 4)
+    ids = torch.randint(0, 9, (130,))
+    whole = acoustic_contrastive_terms(student, teacher, negatives="all", token_ids=ids)
+    (wanted,) = torch.autograd.grad(whole.loss, student)
+    monkeypatch.setattr(contrastive, "BLOCK", 1500)
+    with Largest() as largest:
+        parts = acoustic_contrastive_terms(
+            student, teacher, negatives="all", token_ids=ids
+        )
+        (gradient,) = torch.autograd.grad(parts.loss, student)
+    assert largest.numbers <= 1500
+    torch.testing.assert_close(parts.loss, whole.loss)
+    torch.testing.assert_close(parts.margin, whole.margin)
+    torch.testing.assert_close(gradient, wanted, rtol=1e-5, atol=1e-6)
