@@ -119,7 +119,7 @@ def test_n_best_are_ranked_and_differ(recognizer):
 @pytest.mark.parametrize("samples", [0, 1, 100, 400, 800])
 def test_audio_below_one_encoder_frame_gives_an_empty_text(recognizer, samples):
     (transcript,) = recognizer(np.zeros(samples, np.float32), sample_rate=16000)
-    assert transcript == ("", 0.0, [])
+    assert transcript == ("", 0.0, [], [])
 
 
 @pytest.mark.parametrize("samples", [1300, 1600, 2000, 3000])
@@ -191,6 +191,9 @@ def test_tail_and_early_eos_are_set_for_one_call_only(recognizer):
         ({"nbest": 11}, "nbest"),
         ({"ctc_weight": 1.0}, "ctc_weight"),
         ({"tail": 2.0}, "tail"),
+        ({"early_eos": "no"}, "early_eos"),
+        ({"lm_weight": -1.0}, "lm_weight"),
+        ({"ngram_weight": "0.3"}, "ngram_weight"),
     ],
 )
 def test_a_wrong_option_is_named(recognizer, options, named):
@@ -203,7 +206,7 @@ def test_more_hypotheses_than_there_can_be_are_those_there_are(recognizer):
         (ranked,) = recognizer(samples, sample_rate=16000, beam=1000, nbest=1000)
         assert 1 <= len(ranked) < 1000
         assert all(np.isfinite(transcript.score) for transcript in ranked)
-    assert recognizer(np.zeros(0), sample_rate=16000, nbest=3) == [[("", 0.0, [])]]
+    assert recognizer(np.zeros(0), sample_rate=16000, nbest=3) == [[("", 0.0, [], [])]]
 
 
 def test_minutes_of_silence_are_decoded(recognizer):
@@ -386,24 +389,3 @@ def test_command_line_ends_in_one_message_for_bad_input(recipe):
     assert result.returncode != 0
     assert "there is no model none.zip" in result.stderr
     assert "Traceback" not in result.stderr
-
-
-def test_formats_are_what_other_programs_read():
-    from espnet_hkd.bin.recognize import FORMATS
-    from espnet_hkd.recognize import TokenTime, Transcript
-
-    tokens = [TokenTime("HI", 0.1, 0.5, 0.9), TokenTime("YOU", 0.5, 61.25, 0.8)]
-    transcript = Transcript("HI YOU", -1.5, tokens)
-    assert FORMATS["text"]("a/b.wav", transcript) == "a/b.wav HI YOU"
-    assert FORMATS["ctm"]("a/b.wav", transcript).splitlines() == [
-        "b 1 0.10 0.40 HI 0.90",
-        "b 1 0.50 60.75 YOU 0.80",
-    ]
-    # White space separates the columns.
-    assert FORMATS["ctm"]("a/b  c.wav", transcript).startswith("b_c 1 0.10")
-    assert FORMATS["srt"]("a/b.wav", transcript).splitlines()[:3] == [
-        "1",
-        "00:00:00,100 --> 00:00:00,500",
-        "HI",
-    ]
-    assert '"confidence": 0.9' in FORMATS["json"]("a/b.wav", transcript)

@@ -4,48 +4,39 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import torch
 
-from espnet_hkd.checks import is_number, is_whole
-from espnet_hkd.errors import ConfigError, DataError, HKDError, SearchError
-from espnet_hkd.nets.scoring import ScoringOptions
-from espnet_hkd.pretrained.packed import check_buildable, open_packed, unbuildable
+from espnet_hkd.errors import (
+    CheckpointError,
+    ConfigError,
+    DataError,
+    HKDError,
+    SearchError,
+)
+from espnet_hkd.pretrained.packed import (
+    check_buildable,
+    open_packed,
+    unbuildable,
+)
+from espnet_hkd.recognize.encode import Encoder
+from espnet_hkd.recognize.options import LANGUAGE_MODELS, Options, resolve
 from espnet_hkd.recognize.search import Hypothesis, SearchWeights, beam_search
+from espnet_hkd.recognize.stream import transcribe
 from espnet_hkd.recognize.times import Stretch, time_tokens
-from espnet_hkd.speech.audio import check_file, cut_at_silences, load_audio
+from espnet_hkd.speech.audio import Piece, check_file, load_audio, read_pieces
 from espnet_hkd.speech.loudness import loudness
 from espnet_hkd.speech.records import Firing, Transcript
 from espnet_hkd.speech.sources import RATES
+from espnet_hkd.speech.words import group_words
 
 logger = logging.getLogger(__name__)
 
 LONGEST_PIECE = 30.0  # seconds
-LANGUAGE_MODELS = {"lm": "a language model", "ngram": "an n-gram model"}
-
-
-class _Piece(NamedTuple):
-    """A stretch of one recording; encoder output (T, D), None if too short."""
-
-    recording: int
-    offset: float
-    samples: int
-    hidden: Any
-    power: np.ndarray
-
-
-class _Options(NamedTuple):
-    """What one call asks for, checked and filled in."""
-
-    beam: int
-    nbest: int
-    weights: SearchWeights
-    scoring: ScoringOptions
-    batch_seconds: float
 
 
 class Recognizer:
@@ -56,6 +47,7 @@ class Recognizer:
         weights: A checkpoint beside it.
         device: "cpu", "cuda" or "cuda:N".
         kept: Anything that must live as long as the model's files are needed.
+        scorers: Files of language models, by `Speech2Text`'s names for them.
 
     Example:
         >>> import espnet_hkd
@@ -65,50 +57,37 @@ class Recognizer:
     """
 
     def __init__(
-        self, config: Path, weights: Path, *, device: str = "cpu", kept: Any = None
+        self,
+        config: Path,
+        weights: Path,
+        *,
+        device: str = "cpu",
+        kept: Any = None,
+        scorers: Mapping[str, Path] | None = None,
     ) -> None:
         _check_device(device)
-        from espnet2.bin.asr_inference import Speech2Text
-
-        from espnet_hkd.nets.model import CIFASRModel
-
-        try:
-            stock = Speech2Text(
-                str(config), str(weights), device=device, ctc_weight=0.0
-            )
-        except HKDError:
-            raise
-        # Whatever ESPnet raises for a part that is not set up as its class wants it.
-        except Exception as error:
-            raise unbuildable(config, error) from error
-        if not isinstance(stock.asr_model, CIFASRModel):
-            raise ConfigError(
-                f"{config} does not describe a CIF model",
-                got=f"model {type(stock.asr_model).__name__}",
-                wanted="`model: hkd_cif`",
-                remedy="decode other models with espnet2.bin.asr_inference",
-            )
+        stock = _build(config, weights, device, scorers or {})
         # ESPnet declares every part of its models optional; here all are there.
         self.model: Any = stock.asr_model
         self.device = device
         self._converter = stock.converter
         self._tokenizer = stock.tokenizer
+        self._unit = getattr(stock.asr_train_args, "token_type", None)
         self._kept = kept
         self._lock = threading.Lock()
-        self._lms: dict[str, Any] = {}
-        self._inference_conf = (
-            getattr(stock.asr_train_args, "inference_conf", None) or {}
-        )
+        self._scorers = {
+            name: stock.beam_search.full_scorers[name]
+            for name in LANGUAGE_MODELS
+            if name in stock.beam_search.full_scorers
+        }
+        self._packed = getattr(stock.asr_train_args, "inference_conf", None) or {}
         try:
-            self.sample_rate = int(
-                getattr(self.model.frontend, "fs", None) or _rate(stock)
-            )
-            if not RATES[0] <= self.sample_rate <= RATES[1]:
-                raise ValueError(f"a sampling rate of {self.sample_rate} Hz")
-            self.frame_seconds = self._measure_frame()
-        # The model is tried on a second of audio.
+            self.sample_rate = _rate(stock)
+            self._encode = Encoder(self.model, device, self.sample_rate, self._lock)
+        # The model is tried on some seconds of audio.
         except Exception as error:
             raise unbuildable(config, error) from error
+        self.frame_seconds = self._encode.frame_seconds
 
     @classmethod
     def from_pretrained(
@@ -130,9 +109,14 @@ class Recognizer:
         """
         model = open_packed(name)
         check_buildable(model, name, allow_download=allow_download)
-        return cls(model.config, model.weights, device=device, kept=model.kept)
+        return cls(
+            model.config,
+            model.weights,
+            device=device,
+            kept=model.kept,
+            scorers=model.scorers,
+        )
 
-    @torch.no_grad()
     def __call__(
         self,
         audio: Any,
@@ -150,11 +134,11 @@ class Recognizer:
         """Transcribe one recording or a list of them.
 
         Recordings longer than 30 s are cut where they are quietest. Batch mates do
-        not change a result: each piece is encoded alone, and only the search, which
-        does not look at padding, runs over several at once.
+        not change a result. May be called from several threads.
 
         Args:
-            audio: A path, an array, or a list of these.
+            audio: A path, the bytes of an audio file, a file object, an array, or a
+                list of these.
             sample_rate: Of arrays, in Hz.
             beam: Hypotheses kept; 1 is greedy.
             nbest: Transcripts per recording.
@@ -171,9 +155,17 @@ class Recognizer:
         Returns:
             A Transcript for each recording, in input order; with nbest above 1 a list
             of up to nbest Transcripts for each, best first.
+
+        Raises:
+            DataError: A recording cannot be read. Files are looked at before anything
+                is decoded.
+            ConfigError: An option is out of range.
+            SearchError: Scores are asked for that the model cannot give.
         """
-        recordings = list(audio) if isinstance(audio, list | tuple) else [audio]
-        options = self._options(
+        recordings = _as_list(audio)
+        found = self.stream(
+            recordings,
+            sample_rate=sample_rate,
             beam=beam,
             nbest=nbest,
             ctc_weight=ctc_weight,
@@ -186,18 +178,67 @@ class Recognizer:
         # Before an hour's work on those that come first.
         for recording in recordings:
             if isinstance(recording, str | Path):
-                check_file(Path(recording))
-        pieces = [
-            piece
-            for number, recording in enumerate(recordings)
-            for piece in self._encode(number, recording, sample_rate)
-        ]
-        found = self._decode(pieces, options)
-        results = [
-            _join([found[i] for i, p in enumerate(pieces) if p.recording == number])
-            for number in range(len(recordings))
-        ]
-        return [r[:nbest] for r in results] if nbest > 1 else [r[0] for r in results]
+                check_file(recording)
+        results = []
+        for _, result in found:
+            if isinstance(result, HKDError):
+                raise result
+            results.append(result)
+        return results
+
+    def stream(
+        self,
+        recordings: Iterable[Any],
+        *,
+        sample_rate: int | None = None,
+        nbest: int = 1,
+        batch_seconds: float = 60.0,
+        **options: Any,
+    ) -> Iterator[tuple[int, Any]]:
+        """Transcribe recordings as they come, each yielded when it is ready.
+
+        A few times `batch_seconds` of audio are in memory at once, however long the
+        recordings are and however many.
+
+        Args:
+            recordings: Taken one by one, when they are needed.
+            sample_rate: Of arrays, in Hz.
+            nbest: Transcripts per recording.
+            batch_seconds: Audio decoded together.
+            options: The others of `__call__`.
+
+        Yields:
+            The recording's number from 0, in input order, and what `__call__` gives
+            for it, or the HKDError that says why there is nothing.
+
+        Raises:
+            ConfigError: An option is out of range; at the call, as the next.
+            SearchError: Scores are asked for that the model cannot give.
+        """
+        resolved = resolve(
+            self.model,
+            self._packed,
+            self._scorers,
+            nbest=nbest,
+            batch_seconds=batch_seconds,
+            **options,
+        )
+        found = transcribe(
+            recordings,
+            lambda audio: read_pieces(
+                audio, sample_rate, self.sample_rate, LONGEST_PIECE
+            ),
+            lambda pieces: self._decode(pieces, resolved),
+            sample_rate=self.sample_rate,
+            batch_seconds=resolved.batch_seconds,
+        )
+        return (
+            (
+                number,
+                result if isinstance(result, HKDError) or nbest > 1 else result[0],
+            )
+            for number, result in found
+        )
 
     @torch.no_grad()
     def firing(self, audio: Any, *, sample_rate: int | None = None) -> Firing:
@@ -214,17 +255,18 @@ class Recognizer:
         count = int(fired.lengths[0])
         # As many names as there are firings.
         scoring = decoder.options._replace(count_search=0)
-        options = _Options(1, 1, SearchWeights(1.0, 0.0, {}), scoring, 1.0)
+        options = Options(1, 1, SearchWeights(1.0, 0.0, {}), scoring, 1.0)
         best = self._search([hidden], options)[0][0]
         ids = [*best.tokens, self.model.eos]
         symbols = [self.model.token_list[i] for i in ids]
-        feats, _ = self._features(samples)
+        feats = self._encode.features(samples)
+        assert feats is not None
         return Firing(
             weights.float().cpu().numpy(),
             fired.ends[0, :count].cpu().numpy(),
             symbols[:count],
             self.frame_seconds,
-            feats[0].float().cpu().numpy(),
+            feats.float().cpu().numpy(),
         )
 
     @torch.no_grad()
@@ -255,126 +297,6 @@ class Recognizer:
             return len(text.split()) + 1
         return len(self._tokenizer.text2tokens(text)) + 1
 
-    def _options(
-        self,
-        *,
-        beam: Any,
-        nbest: Any,
-        ctc_weight: Any,
-        lm_weight: Any,
-        ngram_weight: Any,
-        tail: Any,
-        early_eos: Any,
-        batch_seconds: Any,
-    ) -> _Options:
-        """Check the options of a call and fill in those that were packed."""
-        packed = self._inference_conf
-        if ctc_weight is None:
-            ctc_weight = packed.get("ctc_weight", 0.0)
-        others = {"lm": lm_weight, "ngram": ngram_weight}
-        for name, value in others.items():
-            if value is None:
-                value = packed.get(f"{name}_weight", 0.0) if name in self._lms else 0.0
-                others[name] = value
-        for name, value, good, wanted in (
-            ("beam", beam, is_whole(beam) and beam >= 1, "a whole number above 0"),
-            (
-                "nbest",
-                nbest,
-                is_whole(nbest) and is_whole(beam) and 1 <= nbest <= beam,
-                f"a whole number from 1 to the beam, {beam}",
-            ),
-            (
-                "ctc_weight",
-                ctc_weight,
-                is_number(ctc_weight) and 0 <= ctc_weight < 1,
-                "a number in [0, 1)",
-            ),
-            *(
-                (
-                    f"{name}_weight",
-                    value,
-                    is_number(value) and 0 <= value < float("inf"),
-                    "a number from 0 on, or None for the packed one",
-                )
-                for name, value in others.items()
-            ),
-            (
-                "tail",
-                tail,
-                tail is None or (is_number(tail) and 0 <= tail <= 1),
-                "a number in [0, 1], or None for the model's",
-            ),
-            (
-                "early_eos",
-                early_eos,
-                early_eos is None or isinstance(early_eos, bool),
-                "true, false, or None for the model's",
-            ),
-            (
-                "batch_seconds",
-                batch_seconds,
-                is_number(batch_seconds) and 0 < batch_seconds < float("inf"),
-                "a number above 0",
-            ),
-        ):
-            if not good:
-                raise ConfigError(
-                    f"{name} is out of range",
-                    got=repr(value),
-                    wanted=wanted,
-                    remedy=f"call again with another {name}",
-                )
-        self._check_scorers(ctc_weight, others)
-        scoring = self.model.decoder.options
-        if tail is not None:
-            scoring = scoring._replace(tail=float(tail))
-        if early_eos is not None:
-            scoring = scoring._replace(early_eos=early_eos)
-        weights = SearchWeights(1.0 - ctc_weight, float(ctc_weight), others)
-        beam = min(beam, len(self.model.token_list))
-        return _Options(beam, nbest, weights, scoring, float(batch_seconds))
-
-    def _check_scorers(self, ctc_weight: float, others: dict[str, float]) -> None:
-        if ctc_weight > 0 and self.model.ctc_weight == 0:
-            raise SearchError(
-                "CTC scores are asked for and the model has no CTC",
-                got=f"ctc_weight {ctc_weight}",
-                wanted="ctc_weight 0",
-                remedy="call again with ctc_weight=0",
-            )
-        for name, value in others.items():
-            if value > 0 and name not in self._lms:
-                raise SearchError(
-                    f"{LANGUAGE_MODELS[name]} is asked for and none is packed with the "
-                    "model",
-                    got=f"{name}_weight {value}",
-                    wanted=f"{name}_weight 0",
-                    remedy="pack it beside the acoustic model, or call again with "
-                    f"{name}_weight=0",
-                )
-
-    def _encode(
-        self, number: int, audio: Any, sample_rate: int | None
-    ) -> Iterator[_Piece]:
-        samples = load_audio(audio, sample_rate, self.sample_rate)
-        for first, last in cut_at_silences(samples, self.sample_rate, LONGEST_PIECE):
-            piece = samples[first:last]
-            hidden = self._encode_samples(piece)
-            if hidden is None:
-                logger.warning(
-                    "recording %d: %d samples are too short to encode: empty text",
-                    number,
-                    last - first,
-                )
-            yield _Piece(
-                number,
-                first / self.sample_rate,
-                last - first,
-                hidden,
-                loudness(piece, self.sample_rate),
-            )
-
     def _encode_whole(
         self, audio: Any, sample_rate: int | None
     ) -> tuple[np.ndarray, torch.Tensor]:
@@ -387,7 +309,7 @@ class Recognizer:
                 wanted=f"at most {LONGEST_PIECE:.0f} s",
                 remedy="cut it, or give another recording",
             )
-        hidden = self._encode_samples(samples)
+        (hidden,) = self._encode([samples], LONGEST_PIECE)
         if hidden is None:
             raise DataError(
                 "the audio is too short to encode",
@@ -398,66 +320,40 @@ class Recognizer:
             )
         return samples, hidden
 
-    def _encode_samples(self, samples: np.ndarray) -> torch.Tensor | None:
-        """Encoder output (T, D), or None for what is shorter than a frame."""
-        from espnet2.legacy.nets.pytorch_backend.transformer.subsampling import (
-            TooShortUttError,
-        )
-
-        if len(samples) < self._shortest():
-            return None
-        speech = torch.from_numpy(samples).to(self.device)[None]
-        lengths = torch.tensor([len(samples)], device=self.device)
-        try:
-            # ESPnet's modules keep values in themselves while they compute.
-            with self._lock:
-                hidden, hidden_lengths = self.model.encode(speech, lengths)
-        except TooShortUttError:
-            return None
-        return hidden[0, : int(hidden_lengths[0])] if len(hidden[0]) else None
-
-    def _shortest(self) -> int:
-        """Samples below which the short-time Fourier transform has nothing to pad."""
-        return int(getattr(self.model.frontend, "n_fft", 512)) // 2 + 1
-
-    def _features(self, samples: np.ndarray) -> tuple[torch.Tensor, torch.Tensor]:
-        speech = torch.from_numpy(samples).to(self.device)[None]
-        lengths = torch.tensor([len(samples)], device=self.device)
-        with self._lock:
-            return self.model._extract_feats(speech, lengths)
-
     @torch.no_grad()
-    def _measure_frame(self) -> float:
-        """Seconds per encoder frame, measured: any ESPnet encoder may be inside."""
-        samples = np.zeros(10 * self.sample_rate, dtype=np.float32)
-        hidden = self._encode_samples(samples)
-        feats, _ = self._features(samples)
-        assert hidden is not None
-        factor = round(feats.size(1) / len(hidden))
-        return factor * 10.0 / (feats.size(1) - 1)
-
     def _decode(
-        self, pieces: list[_Piece], options: _Options
+        self, pieces: Sequence[Piece], options: Options
     ) -> list[list[Transcript]]:
         """Search all pieces, those of similar length together."""
-        found: list[list[Transcript]] = [[Transcript("", 0.0, [])] for _ in pieces]
-        todo = [i for i, piece in enumerate(pieces) if piece.hidden is not None]
-        todo.sort(key=lambda i: len(pieces[i].hidden), reverse=True)
+        encoded = self._encode([p.samples for p in pieces], options.batch_seconds)
+        found = [[Transcript("", 0.0, [], [])] for _ in pieces]
+        frames = {
+            place: len(hidden)
+            for place, hidden in enumerate(encoded)
+            if hidden is not None
+        }
+        for piece, hidden in zip(pieces, encoded, strict=True):
+            if hidden is None:
+                logger.warning(
+                    "%d samples are too short to encode: empty text",
+                    len(piece.samples),
+                )
+        todo = sorted(frames, key=lambda place: frames[place], reverse=True)
         most = options.batch_seconds / self.frame_seconds
         while todo:
-            longest = len(pieces[todo[0]].hidden)
-            batch = todo[: max(1, int(most // longest))]
+            batch = todo[: max(1, int(most // frames[todo[0]]))]
             todo = todo[len(batch) :]
-            hypotheses = self._search([pieces[i].hidden for i in batch], options)
-            for i, ranked in zip(batch, hypotheses, strict=True):
-                found[i] = [
-                    self._transcript(pieces[i], hypothesis, options)
-                    for hypothesis in ranked[: options.nbest]
+            hidden = [h for place in batch if (h := encoded[place]) is not None]
+            ranked = self._search(hidden, options)
+            for place, each, hypotheses in zip(batch, hidden, ranked, strict=True):
+                found[place] = [
+                    self._transcript(pieces[place], each, hypothesis, options)
+                    for hypothesis in hypotheses[: options.nbest]
                 ]
         return found
 
     def _search(
-        self, hidden: list[torch.Tensor], options: _Options
+        self, hidden: list[torch.Tensor], options: Options
     ) -> list[list[Hypothesis]]:
         """Ranked hypotheses of each piece (T, D)."""
         model = self.model
@@ -472,26 +368,30 @@ class Recognizer:
             options=options.scoring,
             weights=options.weights,
             ctc_logp=model.ctc.log_softmax(padded) if options.weights.ctc else None,
-            others=self._lms,
+            others=self._scorers,
             lock=self._lock,
         )
 
     def _transcript(
-        self, piece: _Piece, hypothesis: Hypothesis, options: _Options
+        self,
+        piece: Piece,
+        hidden: torch.Tensor,
+        hypothesis: Hypothesis,
+        options: Options,
     ) -> Transcript:
         """Text, times and confidences of a piece's hypothesis."""
-        ids = hypothesis.tokens
-        symbols = self._converter.ids2tokens(ids)
+        symbols = self._converter.ids2tokens(hypothesis.tokens)
         stretch = Stretch(
-            piece.offset,
-            piece.samples / self.sample_rate,
+            piece.first / self.sample_rate,
+            len(piece.samples) / self.sample_rate,
             self.frame_seconds,
-            piece.power,
+            loudness(piece.samples, self.sample_rate),
         )
         tokens = time_tokens(
-            self.model, piece.hidden, ids, symbols, stretch, options.scoring
+            self.model, hidden, hypothesis.tokens, symbols, stretch, options.scoring
         )
-        return Transcript(self._text(symbols), hypothesis.score, tokens)
+        words = group_words(tokens, self._unit)
+        return Transcript(self._text(symbols), hypothesis.score, tokens, words)
 
     def _text(self, symbols: list[str]) -> str:
         if self._tokenizer is None:
@@ -499,17 +399,59 @@ class Recognizer:
         return self._tokenizer.tokens2text(symbols)
 
 
-def _join(pieces: list[list[Transcript]]) -> list[Transcript]:
-    """Join the pieces of a recording, rank by rank."""
-    ranks = min(len(piece) for piece in pieces)
-    return [
-        Transcript(
-            " ".join(piece[rank].text for piece in pieces if piece[rank].text),
-            sum(piece[rank].score for piece in pieces),
-            [token for piece in pieces for token in piece[rank].tokens],
+def _as_list(audio: Any) -> list[Any]:
+    return list(audio) if isinstance(audio, list | tuple) else [audio]
+
+
+def _build(
+    config: Path,
+    weights: Path,
+    device: str,
+    scorers: Mapping[str, Path],
+) -> Any:
+    """ESPnet's own recogniser, of which the parts are taken.
+
+    Raises:
+        CheckpointError: No such model can be built, or a weight is not a number.
+        ConfigError: It is none that can be decoded here.
+    """
+    from espnet2.bin.asr_inference import Speech2Text
+
+    from espnet_hkd.nets.model import CIFASRModel
+
+    files = {name: str(path) for name, path in scorers.items()}
+    try:
+        stock: Any = Speech2Text(
+            str(config), str(weights), device=device, ctc_weight=0.0, **files
         )
-        for rank in range(ranks)
-    ]
+    except HKDError:
+        raise
+    # Whatever ESPnet raises for a part that is not set up as its class wants it.
+    except Exception as error:
+        raise unbuildable(config, error) from error
+    if not isinstance(stock.asr_model, CIFASRModel):
+        raise ConfigError(
+            f"{config} does not describe a CIF model",
+            got=f"model {type(stock.asr_model).__name__}",
+            wanted="`model: hkd_cif`",
+            remedy="decode other models with espnet2.bin.asr_inference",
+        )
+    if stock.asr_model.frontend is None:
+        raise ConfigError(
+            f"{config} describes a model of features, not of audio",
+            got="no frontend: it was trained with `--feats_type` of features",
+            wanted="a model that makes its own features, as of `--feats_type raw`",
+            remedy="decode its features with espnet2.bin.asr_inference",
+        )
+    for name, value in stock.asr_model.state_dict().items():
+        if value.is_floating_point() and not bool(value.isfinite().all()):
+            raise CheckpointError(
+                f"a weight in {weights} is not a number",
+                got=f"NaN or inf in {name}",
+                wanted="finite weights",
+                remedy="take the checkpoint of an earlier epoch: the training failed",
+            )
+    return stock
 
 
 def _rate(stock: Any) -> int:
@@ -517,7 +459,12 @@ def _rate(stock: Any) -> int:
     import humanfriendly
 
     conf = getattr(stock.asr_train_args, "frontend_conf", None) or {}
-    return humanfriendly.parse_size(str(conf.get("fs", 16000)))
+    rate = getattr(stock.asr_model.frontend, "fs", None) or conf.get("fs", 16000)
+    # "16k" in configurations.
+    rate = int(humanfriendly.parse_size(str(rate)))
+    if not RATES[0] <= rate <= RATES[1]:
+        raise ValueError(f"a sampling rate of {rate} Hz")
+    return rate
 
 
 def _check_device(device: str) -> None:

@@ -85,7 +85,10 @@ def _open(audio: Any, name: str) -> Any:
                 remedy="correct the path",
             )
         given: Any = os.fsencode(path)
-        header = _wave_sizes(path)
+        try:
+            header = _wave_sizes(path)
+        except OSError as error:
+            raise _unreadable(name, error.strerror or str(error)) from error
     else:
         given = io.BytesIO(audio) if isinstance(audio, bytes | bytearray) else audio
         header = None
