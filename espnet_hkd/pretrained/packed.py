@@ -12,8 +12,9 @@ import argparse
 import os
 import tempfile
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import yaml
@@ -48,15 +49,15 @@ class PackedModel(NamedTuple):
 
     `config` is read by ESPnet: paths in it are such that it finds the files they
     name, whatever the present folder. `root` is the package's own folder. `kept` must
-    live as long as they are needed. `language_model`: configuration and weights of one
-    that was packed, too.
+    live as long as they are needed. `scorers` are the files of language models that
+    were packed, too, by the names that ESPnet's `Speech2Text` has for them.
     """
 
     config: Path
     weights: Path
     root: Path
     kept: Any = None
-    language_model: tuple[Path, Path] | None = None
+    scorers: Mapping[str, Path] = MappingProxyType({})
 
     def read_config(self) -> dict[str, Any]:
         """The configuration."""
@@ -92,7 +93,7 @@ def open_packed(name: str | Path) -> PackedModel:
         model = _download(str(name))
     _check_format(model.read_config(), name)
     read_weights(model.weights)
-    return model._replace(language_model=_language_model(model.root))
+    return model._replace(scorers=_scorers(model))
 
 
 def describe(name: str | Path) -> str:
@@ -223,6 +224,32 @@ def unbuildable(name: str | Path, error: Exception) -> CheckpointError:
         wanted="the config.yaml that was written beside the checkpoint",
         remedy="use the ESPnet and espnet_hkd that the model was packed with",
     )
+
+
+def _scorers(model: PackedModel) -> dict[str, Path]:
+    """Files of the language model that meta.yaml names, and of a packed n-gram."""
+    meta = model.root / "meta.yaml"
+    if not meta.is_file():
+        return {}
+    entries = read_config(meta)
+    conf = _section(model.read_config(), "inference_conf")
+    named = {
+        "lm_train_config": _section(entries, "yaml_files").get("lm_train_config"),
+        "lm_file": _section(entries, "files").get("lm_file"),
+        "ngram_file": conf.get("ngram_file"),
+    }
+    root = model.root.resolve()
+    paths = {key: root / str(value) for key, value in named.items() if value}
+    found = {
+        key: path
+        for key, path in paths.items()
+        if path.is_file() and path.resolve().is_relative_to(root)
+    }
+    if "lm_train_config" not in found or "lm_file" not in found:
+        return {key: path for key, path in found.items() if key == "ngram_file"}
+    # Of this checkpoint, too, only tensors are read.
+    read_weights(found["lm_file"])
+    return found
 
 
 def _packed_with(config: dict[str, Any]) -> str:
@@ -357,22 +384,6 @@ def _members(entries: Any, folder: Path, name: Path) -> tuple[Path, Path]:
                 remedy="pack it again, with `exp` inside the recipe's folder",
             )
     return folder / named[0], folder / named[1]
-
-
-def _language_model(folder: Path) -> tuple[Path, Path] | None:
-    """Configuration and weights of the language model that meta.yaml names, if any."""
-    meta = folder / "meta.yaml"
-    if not meta.is_file():
-        return None
-    entries = read_config(meta)
-    config = str((entries.get("yaml_files") or {}).get("lm_train_config"))
-    weights = str((entries.get("files") or {}).get("lm_file"))
-    for member in (config, weights):
-        if leaves(member) or not (folder / member).is_file():
-            return None
-    # Of this checkpoint, too, only tensors are read.
-    read_weights(folder / weights)
-    return folder / config, folder / weights
 
 
 def _resolved(config: Path, weights: Path, roots: list[Path]) -> PackedModel:

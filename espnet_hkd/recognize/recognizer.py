@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +18,11 @@ from espnet_hkd.errors import (
     HKDError,
     SearchError,
 )
-from espnet_hkd.pretrained.files import read_config
-from espnet_hkd.pretrained.packed import check_buildable, open_packed, unbuildable
+from espnet_hkd.pretrained.packed import (
+    check_buildable,
+    open_packed,
+    unbuildable,
+)
 from espnet_hkd.recognize.encode import Encoder
 from espnet_hkd.recognize.options import LANGUAGE_MODELS, Options, resolve
 from espnet_hkd.recognize.search import Hypothesis, SearchWeights, beam_search
@@ -44,7 +47,7 @@ class Recognizer:
         weights: A checkpoint beside it.
         device: "cpu", "cuda" or "cuda:N".
         kept: Anything that must live as long as the model's files are needed.
-        language_model: Configuration and checkpoint of one that ESPnet trained.
+        scorers: Files of language models, by `Speech2Text`'s names for them.
 
     Example:
         >>> import espnet_hkd
@@ -60,10 +63,10 @@ class Recognizer:
         *,
         device: str = "cpu",
         kept: Any = None,
-        language_model: tuple[Path, Path] | None = None,
+        scorers: Mapping[str, Path] | None = None,
     ) -> None:
         _check_device(device)
-        stock = _build(config, weights, device, language_model)
+        stock = _build(config, weights, device, scorers or {})
         # ESPnet declares every part of its models optional; here all are there.
         self.model: Any = stock.asr_model
         self.device = device
@@ -80,10 +83,8 @@ class Recognizer:
         self._packed = getattr(stock.asr_train_args, "inference_conf", None) or {}
         try:
             self.sample_rate = _rate(stock)
-            if not RATES[0] <= self.sample_rate <= RATES[1]:
-                raise ValueError(f"a sampling rate of {self.sample_rate} Hz")
-            # Tried on ten seconds of silence.
             self._encode = Encoder(self.model, device, self.sample_rate, self._lock)
+        # The model is tried on some seconds of audio.
         except Exception as error:
             raise unbuildable(config, error) from error
         self.frame_seconds = self._encode.frame_seconds
@@ -113,7 +114,7 @@ class Recognizer:
             model.weights,
             device=device,
             kept=model.kept,
-            language_model=model.language_model,
+            scorers=model.scorers,
         )
 
     def __call__(
@@ -278,7 +279,7 @@ class Recognizer:
             DataError: It is longer than 30 s or too short to encode.
             SearchError: The model has no CTC.
         """
-        if self.model.ctc_weight == 0:
+        if self.model.ctc is None:
             raise SearchError(
                 "there is no CTC to read",
                 got="a model trained with `ctc_weight: 0`",
@@ -411,7 +412,7 @@ def _build(
     config: Path,
     weights: Path,
     device: str,
-    language_model: tuple[Path, Path] | None,
+    scorers: Mapping[str, Path],
 ) -> Any:
     """ESPnet's own recogniser, of which the parts are taken.
 
@@ -423,16 +424,10 @@ def _build(
 
     from espnet_hkd.nets.model import CIFASRModel
 
-    extra: dict[str, Any] = {}
-    if language_model is not None:
-        named = map(str, language_model)
-        extra = dict(zip(("lm_train_config", "lm_file"), named, strict=True))
-    ngram = (read_config(config).get("inference_conf") or {}).get("ngram_file")
-    if ngram is not None and Path(ngram).is_file():
-        extra["ngram_file"] = str(ngram)
+    files = {name: str(path) for name, path in scorers.items()}
     try:
         stock: Any = Speech2Text(
-            str(config), str(weights), device=device, ctc_weight=0.0, **extra
+            str(config), str(weights), device=device, ctc_weight=0.0, **files
         )
     except HKDError:
         raise
@@ -471,7 +466,10 @@ def _rate(stock: Any) -> int:
     conf = getattr(stock.asr_train_args, "frontend_conf", None) or {}
     rate = getattr(stock.asr_model.frontend, "fs", None) or conf.get("fs", 16000)
     # "16k" in configurations.
-    return int(humanfriendly.parse_size(str(rate)))
+    rate = int(humanfriendly.parse_size(str(rate)))
+    if not RATES[0] <= rate <= RATES[1]:
+        raise ValueError(f"a sampling rate of {rate} Hz")
+    return rate
 
 
 def _check_device(device: str) -> None:
