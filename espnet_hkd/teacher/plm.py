@@ -3,12 +3,14 @@
 Any encoder or decoder-only model with a fast tokenizer. Weights are read from
 safetensors only, and no code that comes with a model is ever run.
 
-A batch holds texts of equal length only, so nothing is padded. On a CPU a matrix
-product sums each row alike whatever the other rows are, as long as there are enough of
-them (`PRODUCT_ROWS`); the last short texts of a length are read several times to make
-them up. A GPU chooses its kernel by the number of rows, so there every batch is of
-eight. So a text's states depend on nothing but the text, and few texts are read in
-vain. Another device may round the last bit otherwise.
+A batch holds texts of equal length only, so nothing is padded. On one thread of a CPU a
+matrix product sums each row alike whatever the other rows are, as long as there are
+enough of them (`PRODUCT_ROWS`); the last short texts of a length are read several times
+to make them up. Several threads share a product in ways that depend on its size, so
+each batch is read by one thread, and as many batches at a time as PyTorch has threads.
+A GPU chooses its kernel by the number of rows, so there every batch is of eight. So a
+text's states depend on nothing but the text, and few texts are read in vain. Another
+device may round the last bit otherwise.
 """
 
 from __future__ import annotations
@@ -16,6 +18,7 @@ from __future__ import annotations
 import warnings
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -179,15 +182,19 @@ class PLM:
             for window in windows(cut.spans, self.limit - self._specials, index):
                 batches[window.end - window.begin].append(window)
                 left[index] += 1
+        size = batch_size if self._on_cpu else GPU_BATCH
+        order = [
+            alike[first : first + size]
+            for _, alike in sorted(batches.items())
+            for first in range(0, len(alike), size)
+        ]
         states: dict[int, dict[int, np.ndarray]] = defaultdict(dict)
-        for length in sorted(batches):
-            alike = batches[length]
-            size = batch_size if self._on_cpu else GPU_BATCH
-            for first in range(0, len(alike), size):
-                batch = alike[first : first + size]
-                for window, kept in zip(batch, self._read(batch, cuts), strict=True):
+        with self._workers() as pool:
+            read = pool.map(lambda batch: self._read(batch, cuts), order)
+            for batch, kept in zip(order, read, strict=True):
+                for window, rows in zip(batch, kept, strict=True):
                     index = window.text
-                    states[index][window.begin] = kept
+                    states[index][window.begin] = rows
                     left[index] -= 1
                     if not left[index]:
                         whole = states.pop(index)
@@ -197,7 +204,23 @@ class PLM:
                             _with_end(cuts[index]),
                         )
 
-    def _read(self, batch: list[Window], cuts: list[Pieces]) -> Iterator[np.ndarray]:
+    @contextmanager
+    def _workers(self) -> Iterator[ThreadPoolExecutor]:
+        """Threads that read a batch each, without helpers of PyTorch's."""
+        threads = torch.get_num_threads()
+        pool = ThreadPoolExecutor(
+            threads if self._on_cpu else 1,
+            initializer=torch.set_num_threads,
+            initargs=(1,),
+        )
+        try:
+            yield pool
+        finally:
+            pool.shutdown(cancel_futures=True)
+            # It is a setting of the whole process too.
+            torch.set_num_threads(threads)
+
+    def _read(self, batch: list[Window], cuts: list[Pieces]) -> list[np.ndarray]:
         """States kept of each window, with the end token's after the last piece."""
         ids, types = [], []
         for window in batch:
@@ -211,13 +234,15 @@ class PLM:
         rows = -(-PRODUCT_ROWS // length) if self._on_cpu else GPU_BATCH
         filling = max(0, rows - len(batch))
         states = self._run(ids + ids[:1] * filling, types + types[:1] * filling)
+        kept = []
         for row, window in zip(states, batch, strict=False):  # (rows, L, E)
             cut = cuts[window.text]
             shift = cut.begin - window.begin
             end = window.keep_end + shift
             if window.end == len(cut.spans) and cut.end < len(cut.ids):
                 end += 1
-            yield row[window.keep_begin + shift : end]
+            kept.append(row[window.keep_begin + shift : end])
+        return kept
 
     def _run(self, ids: list[np.ndarray], types: list[np.ndarray]) -> np.ndarray:
         """States (B, L, E) float32 of inputs of equal length, (B, L) each."""
