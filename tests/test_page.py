@@ -105,11 +105,11 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
 @pytest.fixture(scope="module")
 def browser() -> Iterator[webdriver.Chrome]:
     options = webdriver.ChromeOptions()
-    binary = next(
-        filter(None, map(shutil.which, ("chromium", "chromium-browser"))), None
-    )
-    assert binary, "this test wants chromium and chromium-driver: tools/setup.sh"
-    options.binary_location = binary
+    program = shutil.which("chromium") or shutil.which("chromium-browser")
+    driver = shutil.which("chromedriver")
+    assert program, "this test wants the package chromium: tools/setup.sh"
+    assert driver, "this test wants the package chromium-driver: tools/setup.sh"
+    options.binary_location = program
     for argument in (
         "--headless=new",
         # As root, and in containers with little shared memory.
@@ -123,10 +123,10 @@ def browser() -> Iterator[webdriver.Chrome]:
     ):
         options.add_argument(argument)
     options.set_capability("goog:loggingPrefs", {"performance": "ALL"})
-    driver = webdriver.Chrome(options=options, service=Service("chromedriver"))
-    driver.set_page_load_timeout(PATIENCE)
-    yield driver
-    driver.quit()
+    chrome = webdriver.Chrome(options=options, service=Service(driver))
+    chrome.set_page_load_timeout(PATIENCE)
+    yield chrome
+    chrome.quit()
 
 
 def wait(browser: webdriver.Chrome, ready: Callable[[Any], Any]) -> Any:

@@ -94,7 +94,9 @@ class CIFASRModel(ESPnetASRModel):
         extra_weight: Weight of the sentences without speech that
             `preprocessor_conf.extra_text` brings: their cross entropy and, with a
             teacher, `lrd_weight` times their regression, from pseudo-speech.
-        extra_noise, extra_confusions, extra_masks: How it is spoilt; see PseudoSpeech.
+        extra_noise: How the pseudo-speech is spoilt, here by noise; see PseudoSpeech.
+        extra_confusions: The same, by tokens that sound alike.
+        extra_masks: The same, by masks.
         teacher_dim: E; required when one of the distillation weights is above 0.
         lexicon: File of lines "TOKEN SYMBOL SYMBOL ..."; null: no such loss. It stands
             on the layers that `encoder_conf.interctc_layer_idx` names.
