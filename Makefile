@@ -1,7 +1,7 @@
 # Every target makes .venv first, where that is still to do: `make test` and
 # `make demo` work as the first command in a fresh clone.
 
-.PHONY: setup lint test demo recipes soak docs release matrix
+.PHONY: setup lint test test-fast demo recipes soak docs release matrix
 
 # Tests start many processes; each with all the threads would be slower.
 export OMP_NUM_THREADS ?= 1
@@ -21,6 +21,10 @@ lint: setup
 # A file's tests stay in one process: they share fixtures that take long to make.
 test: lint
 	$(IN_VENV) pytest --numprocesses 2 --dist loadfile
+
+# Two minutes of two idle cores: no recipe is run, nothing trained, no environment made.
+test-fast: setup
+	$(IN_VENV) pytest --numprocesses 2 --dist loadfile -m "not slow"
 
 demo: setup
 	@$(IN_VENV) tools/demo.sh

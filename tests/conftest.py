@@ -33,6 +33,13 @@ SOURCES = (
 )
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Whatever makes a virtual environment is slow."""
+    for item in items:
+        if "new_venv" in getattr(item, "fixturenames", ()):
+            item.add_marker(pytest.mark.slow)
+
+
 @dataclass(frozen=True)
 class FreshVenv:
     """A virtual environment with the package installed in one way or another."""

@@ -258,17 +258,21 @@ def run_python(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
 
 def test_importing_the_package_is_light(tmp_path: Path):
     code = (
-        "import sys, time\n"
-        "start = time.perf_counter()\n"
+        "import sys\n"
+        "before = set(sys.modules)\n"
         "import espnet_hkd\n"
-        "print(time.perf_counter() - start)\n"
-        "print({'torch', 'numpy', 'yaml', 'espnet2'} & set(sys.modules))\n"
+        "new = set(sys.modules) - before\n"
+        "ours = {name for name in new if name.startswith('espnet_hkd')}\n"
+        "print(sorted(n for n in new - ours if n.partition('.')[0] not in "
+        "sys.stdlib_module_names), len(ours))\n"
     )
 
-    runs = [run_python("-c", code, cwd=tmp_path).stdout.split() for _ in range(3)]
+    done = run_python("-c", code, cwd=tmp_path)
 
-    assert min(float(seconds) for seconds, _ in runs) < 0.2
-    assert {heavy for _, heavy in runs} == {"set()"}
+    # benchmarks/autoload.py measures the time: this is what it depends on.
+    others, ours = done.stdout.rsplit(maxsplit=1)
+    assert others == "[]"
+    assert int(ours) <= 8
 
 
 def test_public_names_are_there():

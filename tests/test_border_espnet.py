@@ -12,6 +12,8 @@ import pytest
 
 from tests.conftest import REPOSITORY
 
+pytestmark = pytest.mark.slow
+
 CHANGES = """
 del Trainer.plot_attention
 del abs_task.load_pretrained_model

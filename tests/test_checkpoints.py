@@ -19,6 +19,8 @@ from espnet_hkd.border.checkpoints import install_atomic_saving, look_through
 from espnet_hkd.errors import CheckpointError
 from tests.training_material import make_corpus, train
 
+pytestmark = pytest.mark.slow
+
 EPOCHS = ("--max_epoch", "3", "--resume", "true", "--keep_nbest_models", "2")
 AVERAGE = "train.total_count.ave_2best.pth"
 UPDATES = 9  # of three epochs

@@ -5,6 +5,7 @@ from __future__ import annotations
 import doctest
 import importlib
 import inspect
+import itertools
 import re
 from pathlib import Path
 
@@ -96,6 +97,31 @@ def test_examples_in_docstrings_give_what_they_say():
             attempted[name] = result.attempted
     assert attempted["espnet_hkd.cif"] >= 4
     assert all(attempted.values())
+
+
+@pytest.mark.parametrize(
+    "page", sorted(REPOSITORY.glob("docs/*.md")), ids=lambda p: p.name
+)
+def test_no_section_is_empty(page: Path):
+    # What stands in a block of code is no heading.
+    text = re.sub(
+        r"^```.*?^```$", "CODE", page.read_text(encoding="utf-8"), flags=re.M | re.S
+    )
+    headings = [
+        (n, line)
+        for n, line in enumerate(filter(str.strip, text.splitlines()))
+        if line.startswith("#")
+    ]
+    for (number, above), (following, below) in itertools.pairwise(headings):
+        level = len(above) - len(above.lstrip("#"))
+        deeper = len(below) - len(below.lstrip("#")) > level
+        assert deeper or following > number + 1, above
+    assert headings
+
+
+def test_the_page_says_what_asr_align_needs():
+    (row,) = [line for line in METHOD.splitlines() if line.startswith("| `asr_align`")]
+    assert "pip install ctc-segmentation" in row
 
 
 def test_each_command_is_shown_in_the_readme_or_the_documentation():

@@ -18,6 +18,8 @@ import soundfile
 import espnet_hkd
 from tests.recipe_material import RECIPE, REPOSITORY, environment
 
+pytestmark = pytest.mark.slow
+
 PAGES = [
     REPOSITORY / "README.md",
     *sorted(REPOSITORY.glob("docs/*.md")),

@@ -16,6 +16,8 @@ from tests.recipe_material import REPOSITORY, environment
 from tests.small_models import speech
 from tests.teacher_material import SETTINGS, build_words
 
+pytestmark = pytest.mark.slow
+
 PAGE = REPOSITORY / "docs" / "espnet3.md"
 TEXTS = ["ABBA CD", "CD EFG AHA", "EFG BE", "AHA ABBA", "BE DEAD CD", "DEAD HEAD"]
 TASKS = ("espnet3.systems.esp2_asr.task.ASRTask", "espnet2.tasks.asr.ASRTask")

@@ -14,6 +14,8 @@ import yaml
 from tests.conftest import REPOSITORY, FreshVenv
 from tests.recipe_material import environment, make_kaldi_an4, write_audio
 
+pytestmark = pytest.mark.slow
+
 RECIPES = sorted(REPOSITORY.glob("egs2/*_hkd/asr1"))
 
 # Stands in for ESPnet where only the moment of its import matters.

@@ -34,6 +34,8 @@ from espnet_hkd.demo.words import words_of
 from espnet_hkd.errors import ConfigError
 from tests.recipe_material import RECIPE, run
 
+pytestmark = pytest.mark.slow
+
 MODEL = RECIPE / "pretrained" / "an4_hkd.zip"
 # Longer than any step takes on a machine that does other work, too.
 PATIENCE = 600

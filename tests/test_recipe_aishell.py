@@ -19,6 +19,8 @@ from tests.recipe_material import (
     run,
 )
 
+pytestmark = pytest.mark.slow
+
 RECIPE = REPOSITORY / "egs2" / "aishell_hkd" / "asr1"
 aishell = load_program(RECIPE / "local" / "check_aishell.py")
 small = load_program(TOOLS / "small_corpora.py")

@@ -24,6 +24,8 @@ from tests.recipe_material import (
 )
 from tools import tiny_bert
 
+pytestmark = pytest.mark.slow
+
 small = load_program(TOOLS / "small_corpora.py")
 COUNTS = {"train": 8, "dev": 2, "test": 2}
 SHRINK = (

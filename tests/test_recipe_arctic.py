@@ -19,6 +19,8 @@ from tests.recipe_material import (
     write_audio,
 )
 
+pytestmark = pytest.mark.slow
+
 RECIPE = REPOSITORY / "egs2" / "arctic_hkd" / "asr1"
 SETS = ("train", "dev", "test")
 

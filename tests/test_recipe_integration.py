@@ -22,6 +22,8 @@ import yaml
 
 from tests.recipe_material import RECIPE, environment, make_recipe, run
 
+pytestmark = pytest.mark.slow
+
 EPOCHS = 3
 
 

@@ -20,6 +20,8 @@ from tests.recipe_material import (
 )
 from tools import small_corpora
 
+pytestmark = pytest.mark.slow
+
 RECIPE = REPOSITORY / "egs2" / "librispeech_hkd" / "asr1"
 librispeech = load_program(RECIPE / "local" / "check_librispeech.py")
 number_lines = load_program(RECIPE / "local" / "number_lines.py")

@@ -18,6 +18,8 @@ import pytest
 from tests.recipe_material import REPOSITORY, make_recipe, run_stages
 from tools import small_corpora
 
+pytestmark = pytest.mark.slow
+
 RECIPE = REPOSITORY / "egs2" / "librispeech_hkd" / "asr1"
 COUNTS = {"train": 24, "dev": 4, "test": 4}
 SHRUNK = {

@@ -22,6 +22,8 @@ from tests.recipe_material import (
     run,
 )
 
+pytestmark = pytest.mark.slow
+
 ESPNET = version("espnet")
 LINKS = ("asr.sh", "pyscripts", "scripts", "steps", "utils")
 

@@ -13,6 +13,8 @@ import pytest
 
 from tests.recipe_material import REPOSITORY, TOOLS, load_program
 
+pytestmark = pytest.mark.slow
+
 # What a browser fetches by itself, by element.
 FETCHED = {"script": "src", "img": "src", "link": "href", "iframe": "src"}
 

@@ -14,6 +14,8 @@ from espnet_hkd.errors import CheckpointError
 from tests.small_models import make_batch, make_model
 from tests.training_material import make_corpus, train
 
+pytestmark = pytest.mark.slow
+
 HKD = {"acd_weight": 1.0, "lrd_weight": 0.01, "teacher_dim": 8}
 
 

@@ -8,6 +8,8 @@ import torch.multiprocessing
 
 from tests.small_models import make_batch, make_model
 
+pytestmark = pytest.mark.slow
+
 CONF = {
     "acd_weight": 1.0,
     "lrd_weight": 0.01,

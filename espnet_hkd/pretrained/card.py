@@ -158,24 +158,25 @@ def model_card(archive: Path, facts: Facts, *, hub_name: str | None = None) -> s
 
 
 def _header(facts: Facts) -> str:
-    header: dict[str, Any] = {}
-    if facts.language:
-        header["language"] = facts.language
-    if facts.datasets:
-        header["datasets"] = facts.datasets
-    header["license"] = facts.license or "unknown"
-    header["library_name"] = "espnet"
-    header["pipeline_tag"] = "automatic-speech-recognition"
-    header["tags"] = [
-        "espnet",
-        "espnet_hkd",
-        "audio",
-        "automatic-speech-recognition",
-        "cif",
-        "knowledge-distillation",
-    ]
-    text = yaml.safe_dump(header, sort_keys=False, allow_unicode=True)
-    return f"---\n{text}---"
+    """What the hub reads of a card, in its own form."""
+    from huggingface_hub import ModelCardData
+
+    data = ModelCardData(
+        language=facts.language,
+        datasets=facts.datasets or None,
+        license=facts.license or "unknown",
+        library_name="espnet",
+        pipeline_tag="automatic-speech-recognition",
+        tags=[
+            "espnet",
+            "espnet_hkd",
+            "audio",
+            "automatic-speech-recognition",
+            "cif",
+            "knowledge-distillation",
+        ],
+    )
+    return f"---\n{data.to_yaml()}\n---"
 
 
 def _what_it_is(config: dict[str, Any], facts: Facts, numbers: int) -> str:
