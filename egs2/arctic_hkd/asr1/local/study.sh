@@ -6,15 +6,15 @@
 #   local/study.sh --systems "cif cif_hkd" --seeds "2 3"
 #   local/study.sh --sets "dev test"                   once, when all is chosen
 #
-# Wanted before: stages 1 to 10 of run.sh, and local/warm.sh, from whose encoder all
-# systems start. Hypotheses go to results/SYSTEM/seedK/SET/text.
+# Wanted before: stages 1 to 10 of run.sh, and local/warm.sh, from whose encoder and CTC
+# all systems start. Hypotheses go to results/SYSTEM/seedK/SET/text.
 set -euo pipefail
 
 systems="cif cif_acd cif_lrd cif_hkd hybrid"
 seeds=1
 sets=dev
 python="python3 -m espnet_hkd.run"
-warm=exp_phones/asr_warm/train.total_count.ave.pth
+warm=exp/asr_ctc/train.total_count.ave.pth
 stop_after=decode       # train: no decoding
 epochs=                 # train so many at most, to look; later calls go on
 
@@ -49,7 +49,7 @@ describe() { # describe SYSTEM: sets config, changes, decoding
 run() { # run TAG [--NAME VALUE]...
     ./run.sh --plm none --python "${python}" --asr_config "${config}" --asr_tag "$1" \
         --inference_config "${decoding}" --inference_tag decode --inference_nj 1 \
-        --pretrained_model "${warm}:encoder:encoder" "${@:2}"
+        --pretrained_model "${warm}" --ignore_init_mismatch true "${@:2}"
 }
 
 # Whole epochs that an experiment has behind it.
