@@ -41,7 +41,13 @@ def small_model(**conf):
 
 
 def joined_batch():
-    return make_batch(lengths=(90, 80, 70, 60), labels=(6, 5, 4, 3), teacher_dim=8)
+    batch = make_batch(lengths=(90, 80, 70, 60), labels=(6, 5, 4, 3), teacher_dim=8)
+    # Only the first rank's utterances bring a sentence without speech.
+    batch["extra"] = batch["text"][:, :3].clone()
+    batch["extra_lengths"] = torch.tensor([3, 2, 0, 0])
+    batch["extra_teacher"] = torch.randn(4, 4, 8)
+    batch["extra_teacher_mask"] = torch.ones(4, 4, dtype=torch.long)
+    return batch
 
 
 def part_of(batch, rows):
@@ -77,8 +83,14 @@ def train_step(rank, rendezvous, out, conf, without_teacher):
     joined = loss.detach().clone() / 2
     torch.distributed.all_reduce(joined)
     gradients = {name: p.grad for name, p in model.named_parameters()}
+    kept = {name: b for name, b in model.named_buffers() if name.startswith("kd_")}
+    for value in kept.values():
+        first = value.clone()
+        torch.distributed.broadcast(first, 0)
+        assert torch.equal(value, first)
     if rank == 0:
-        torch.save({"loss": joined, "gradients": gradients, "stats": stats}, out)
+        result = {"loss": joined, "gradients": gradients, "stats": stats, "kept": kept}
+        torch.save(result, out)
     torch.distributed.destroy_process_group()
 
 
@@ -134,3 +146,14 @@ def test_a_rank_without_teacher_neither_hangs_nor_adds_anything(tmp_path, gather
     assert_equal_step(result, *summed(model, [first, second]))
     # None is missing: DDP would wait for it for ever.
     assert all(g is not None for g in result["gradients"].values())
+
+
+def test_running_means_are_those_of_the_joined_batch_on_both_ranks(tmp_path):
+    conf = {**CONF, "acd_gather": True, "extra_weight": 1.0, "lrd_residual": True}
+    result = run_two(tmp_path, conf)
+    model = small_model(**conf)
+    model(**joined_batch())
+    kept = dict(model.named_buffers())
+    assert {name.split(".")[0] for name in result["kept"]} == {"kd_means", "kd_pseudo"}
+    for name, value in result["kept"].items():
+        torch.testing.assert_close(value, kept[name], atol=1e-5, rtol=1e-4)

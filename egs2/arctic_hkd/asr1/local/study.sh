@@ -6,15 +6,16 @@
 #   local/study.sh --systems "cif cif_hkd" --seeds "2 3"
 #   local/study.sh --sets "dev test"                   once, when all is chosen
 #
-# Wanted before: stages 1 to 10 of run.sh, and local/warm.sh, from whose encoder all
-# systems start. Hypotheses go to results/SYSTEM/seedK/SET/text.
+# Wanted before: stages 1 to 10 of run.sh, and local/warm.sh, from whose encoder and CTC
+# all systems start. Hypotheses go to results/SYSTEM/seedK/SET/text.
 set -euo pipefail
 
-systems="cif cif_acd cif_lrd cif_hkd hybrid"
+systems="cif cif_acd cif_lrd cif_hkd cif_hkd_tuned cif_hkd_llm cif_text cif_hkd_text cif_lm
+    hybrid"
 seeds=1
 sets=dev
 python="python3 -m espnet_hkd.run"
-warm=exp_phones/asr_warm/train.total_count.ave.pth
+warm=exp/asr_ctc/train.total_count.ave.pth
 stop_after=decode       # train: no decoding
 epochs=                 # train so many at most, to look; later calls go on
 
@@ -25,20 +26,23 @@ cd "$(dirname "$0")/.."
 # The convolutions under the encoder stay as local/warm.sh left them: a third of the time.
 common="--freeze_param encoder.embed"
 
-# What a system is: its configuration, and what it changes in it.
-describe() { # describe SYSTEM: sets config, changes, decoding
-    decoding=conf/decode_asr.yaml changes=
+# What a system is: its configuration and what it changes in it, how it is decoded, and
+# whose training it shares.
+describe() { # describe SYSTEM: sets config, changes, decoding, lm, trained
+    decoding=conf/decode_asr.yaml changes="" lm=() trained=$1
     case $1 in
         cif) config=conf/train_asr_cif.yaml ;;
         cif_acd) config=conf/train_asr_cif_hkd.yaml changes="--model_conf lrd_weight=0.0" ;;
         cif_lrd) config=conf/train_asr_cif_hkd.yaml changes="--model_conf acd_weight=0.0" ;;
         cif_hkd) config=conf/train_asr_cif_hkd.yaml ;;
+        cif_lm) config=conf/train_asr_cif.yaml trained=cif
+            lm=(--use_lm true --lm_exp exp/lm_extra) ;;
         hybrid) config=conf/train_asr_hybrid.yaml decoding=conf/decode_asr_hybrid.yaml ;;
         *)
             if [ ! -e "conf/tuning/train_asr_$1.yaml" ]; then
                 echo "study.sh: there is no system $1" >&2
-                echo "  wanted: cif, cif_acd, cif_lrd, cif_hkd, hybrid, or NAME of a" >&2
-                echo "          conf/tuning/train_asr_NAME.yaml" >&2
+                echo "  wanted: cif, cif_acd, cif_lrd, cif_hkd, cif_lm, hybrid, or NAME of" >&2
+                echo "          a conf/tuning/train_asr_NAME.yaml" >&2
                 exit 1
             fi
             config=conf/tuning/train_asr_$1.yaml
@@ -48,8 +52,21 @@ describe() { # describe SYSTEM: sets config, changes, decoding
 
 run() { # run TAG [--NAME VALUE]...
     ./run.sh --plm none --python "${python}" --asr_config "${config}" --asr_tag "$1" \
-        --inference_config "${decoding}" --inference_tag decode --inference_nj 1 \
-        --pretrained_model "${warm}:encoder:encoder" "${@:2}"
+        --inference_config "${decoding}" --inference_nj 1 \
+        --pretrained_model "${warm}" --ignore_init_mismatch true "${@:2}"
+}
+
+# A language model of the transcripts and the extra text, for cif_lm.
+train_lm() {
+    local dump=dump_lm/raw
+    [ ! -e exp/lm_extra/valid.loss.ave.pth ] || return 0
+    mkdir -p "${dump}"
+    {
+        cat dump/raw/train/text
+        awk '{printf "extra%06d %s\n", NR, $0}' data/extra/text
+    } >"${dump}/lm_train.txt"
+    run cif --dumpdir dump_lm --use_lm true --lm_dev_text dump/raw/dev/text \
+        --lm_exp exp/lm_extra --lm_stats_dir exp/lm_stats_extra --stage 6 --stop_stage 7
 }
 
 # Whole epochs that an experiment has behind it.
@@ -62,7 +79,7 @@ epochs_of() { # epochs_of EXP
 for seed in ${seeds}; do
     for system in ${systems}; do
         describe "${system}"
-        tag=${system}_seed${seed}
+        tag=${trained}_seed${seed}
         wanted=${epochs:-$(sed -n 's/^max_epoch: //p' "${config}")}
         if [ "$(epochs_of "exp/asr_${tag}")" -lt "${wanted}" ]; then
             echo "$(date '+%F %T') training ${tag}"
@@ -73,11 +90,14 @@ for seed in ${seeds}; do
         for set in ${sets}; do
             out=results/${system}/seed${seed}/${set}
             [ ! -e "${out}/text" ] || continue
-            echo "$(date '+%F %T') decoding ${tag}, ${set}"
-            run "${tag}" --stage 12 --stop_stage 12 --test_sets "${set}"
+            echo "$(date '+%F %T') decoding ${system}, seed ${seed}, ${set}"
+            [ ${#lm[@]} -eq 0 ] || train_lm
+            run "${tag}" --stage 12 --stop_stage 12 --test_sets "${set}" "${lm[@]}" \
+                --inference_tag "${system}"
             mkdir -p "${out}"
-            cp "exp/asr_${tag}/decode"*/"${set}/text" "${out}/text" 2>/dev/null ||
-                cp "exp/asr_${tag}/decode"*/org/"${set}/text" "${out}/text"
+            # ESPnet puts the set that validates training under org.
+            cp "exp/asr_${tag}/${system}/${set}/text" "${out}/text" 2>/dev/null ||
+                cp "exp/asr_${tag}/${system}/org/${set}/text" "${out}/text"
         done
     done
 done

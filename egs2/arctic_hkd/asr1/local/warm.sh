@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
-# Teach the encoder to hear phones by CTC alone: what every system of the study starts
-# from, as `--pretrained_model exp_phones/asr_warm/train.total_count.ave.pth:encoder:encoder`.
-# Run it after stages 1 to 4. It goes on where it was stopped; options are run.sh's.
+# Teach the encoder by CTC alone, phones first and then the units of the recipe: what every
+# system of the study starts from, exp/asr_ctc/train.total_count.ave.pth. Run it after
+# stages 1 to 10. It goes on where it was stopped; options are run.sh's.
 set -euo pipefail
 
 cd "$(dirname "$0")/.."
@@ -32,3 +32,6 @@ begun=exp_phones/asr_begun/train.total_count.ave.pth
     [ -e "${begun}" ] || warm ${first} --stage 11 --stop_stage 11 "$@"
 }
 warm warm conf/warm_ctc_on.yaml --stage 11 --stop_stage 11 --pretrained_model "${begun}" "$@"
+./run.sh --plm none --asr_tag ctc --asr_config conf/warm_ctc_bpe.yaml \
+    --stage 11 --stop_stage 11 "$@" \
+    --pretrained_model exp_phones/asr_warm/train.total_count.ave.pth:encoder:encoder
