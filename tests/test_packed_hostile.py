@@ -138,7 +138,7 @@ def test_a_checkpoint_that_would_fill_the_memory_is_not_loaded(write):
         pytest.param("[" * 100_000, "too deep|recursion", id="thousands of brackets"),
         pytest.param("a: 2026-99-99", "month must be in", id="an impossible day"),
         pytest.param("[a]: b", "unhashable", id="a list as name"),
-        pytest.param("a: " + "1:" * 9000 + "1", "10,000 characters", id="a long number"),
+        pytest.param("a: " + "1:" * 9000 + "1", "10,000 characters", id="long number"),
         pytest.param("x" * (5 << 20), "characters, not at most", id="megabytes"),
         pytest.param("!!python/object/apply:os.getcwd []", "constructor", id="code"),
         pytest.param("a: 'b", "ScannerError", id="cut off"),

@@ -111,6 +111,7 @@ class CIFASRModel(ESPnetASRModel):
     # without CTC has a stand-in.
     decoder: CIFDecoder
     ctc: Any
+    training_steps: torch.Tensor
 
     def __init__(
         self,

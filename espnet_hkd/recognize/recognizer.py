@@ -424,7 +424,7 @@ def _build(
 
     from espnet_hkd.nets.model import CIFASRModel
 
-    files = {name: str(path) for name, path in scorers.items()}
+    files: dict[str, Any] = {name: str(path) for name, path in scorers.items()}
     try:
         stock: Any = Speech2Text(
             str(config), str(weights), device=device, ctc_weight=0.0, **files
