@@ -10,7 +10,7 @@ Runs, in turns so that the machine's moods hit all alike:
 each scaling its weights to the target lengths, in float32, and prints Markdown tables
 of medians, of peak memory, and of the time per frame as T grows.
 
-    python benchmarks/cif.py                      # all shapes, one and two threads
+    python benchmarks/cif.py                      # all shapes, all on one thread
     python benchmarks/cif.py --quick              # the two small shapes, few repeats
 
 Needs `torch_cif`, `ninja` and a C++ compiler.
@@ -73,7 +73,7 @@ def get_parser() -> argparse.ArgumentParser:
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
     parser.add_argument(
-        "--threads", type=int, nargs="+", default=[1, 2], help="numbers of threads"
+        "--threads", type=int, nargs="+", default=[1], help="of PyTorch; ours has one"
     )
     parser.add_argument(
         "--shapes", type=Shape.parse, nargs="+", default=SHAPES, help="B,T,D,U"

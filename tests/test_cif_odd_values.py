@@ -254,3 +254,22 @@ def test_what_is_returned_can_be_changed_in_place(targets):
     fired.ends.zero_()
     for ours, theirs in zip(torch.autograd.grad(loss, inputs[:2]), wanted, strict=True):
         assert torch.equal(ours, theirs)
+
+
+@pytest.mark.parametrize("spoilt", [torch.inf, torch.nan], ids=str)
+@MODES
+def test_an_infinite_gradient_stays_with_its_utterance(spoilt, targets):
+    """As a loss scale that is too large makes them, in half precision."""
+    hidden, weights, lengths = draw()
+    targets = None if targets is None else targets.to(lengths.device)
+    fired = integrate_and_fire(hidden, weights, lengths, targets=targets)
+    direction = torch.ones_like(fired.states)
+    direction[1, 0] = spoilt
+    grads = torch.autograd.grad(fired.states, (hidden, weights), direction)
+    again = integrate_and_fire(hidden, weights, lengths, targets=targets)
+    wanted = torch.autograd.grad(again.states.sum(), (hidden, weights))
+    assert torch.equal(again.states, fired.states)
+    for grad, right in zip(grads, wanted, strict=True):
+        assert not grad[1].isfinite().all()
+        for b in (0, 2):
+            torch.testing.assert_close(grad[b], right[b])

@@ -631,6 +631,8 @@ def _spread(
             TO_HIDDEN=to_hidden,
             TO_WEIGHTS=to_weights,
             **tile,
+            # Four tiles are held at a time: with 4 warps they would fill the registers.
+            num_warps=8,
         )
     return grad_hidden if to_hidden else None, products
 
