@@ -26,8 +26,6 @@ from typing import Any, NamedTuple
 import numpy as np
 from aligner import RATE, AlignedWord, align, read_set
 
-GAP = 0.03  # seconds of silence from which a word is followed by a pause
-
 
 class Timed(NamedTuple):
     """A word by the aligner and where each way begins and ends it, in seconds."""
@@ -50,13 +48,13 @@ def get_parser() -> argparse.ArgumentParser:
     return parser
 
 
-def firing_times(model: Any, hidden: Any, words: int, frame: float) -> np.ndarray:
+def firing_times(decoder: Any, hidden: Any, words: int, frame: float) -> np.ndarray:
     """Ends of the firings (words + 1,), end-of-sentence last, in seconds."""
     import torch
 
-    length = torch.tensor([len(hidden)])
-    fired = model.decoder.fire(hidden[None], length, targets=torch.tensor([words + 1]))
-    return fired.ends[0].numpy() * frame
+    length = torch.tensor([hidden.size(1)])
+    fired = decoder.fire(hidden, length, targets=torch.tensor([words + 1]))
+    return fired.ends[0].detach().numpy() * frame
 
 
 def funasr(ends: np.ndarray, frame: float) -> list[tuple[float, float]]:
@@ -86,27 +84,34 @@ def collect(model: str, data: Path, most: int | None) -> tuple[list[Timed], int,
     import torch
 
     import espnet_hkd
+    from espnet_hkd.recognize.spans import mass_centres, spans
+    from espnet_hkd.speech.loudness import loudness
 
     recognizer = espnet_hkd.from_pretrained(model)
-    decoder = recognizer.model.decoder
+    decoder, frame = recognizer.model.decoder, recognizer.frame_seconds
+    decoder.times = "ctc"
     found, used = [], 0
     for samples, words in list(read_set(data).values())[:most]:
         aligned = align(samples, words)
-        if aligned is None:
+        (transcript,) = recognizer(samples, sample_rate=RATE)
+        if aligned is None or [t.symbol for t in transcript.tokens] != words:
             continue
-        rows: dict[str, Any] = {}
-        for way in ("ctc", "cif"):
-            decoder.times = way
-            (transcript,) = recognizer(samples, sample_rate=RATE)
-            rows[way] = [(t.start, t.end) for t in transcript.tokens]
-        if transcript.text.split() != words or len(transcript.tokens) != len(words):
-            continue
+        seconds = len(samples) / RATE
+        length = torch.tensor([len(samples)])
         with torch.no_grad():
-            _, hidden = recognizer._encode_whole(samples, RATE)
-            frame = recognizer.frame_seconds
-            ends = firing_times(recognizer.model, hidden, len(words), frame)
-        rows["firing"] = list(itertools.pairwise([0.0, *ends]))
-        rows["FunASR"] = funasr(ends, frame)
+            hidden, frames = recognizer.model.encode(
+                torch.from_numpy(samples)[None], length
+            )
+            weights = decoder.predict_weights(hidden, frames)[0].numpy()
+        ends = firing_times(decoder, hidden, len(words), frame)
+        power = loudness(samples, RATE)
+        centres = mass_centres(weights, len(words)) * frame
+        rows: dict[str, Any] = {
+            "ctc": [(t.start, t.end) for t in transcript.tokens],
+            "cif": spans(centres, power, seconds, decoder.time_shift).tolist(),
+            "firing": list(itertools.pairwise([0.0, *ends])),
+            "FunASR": funasr(ends, frame),
+        }
         used += 1
         for k, word in enumerate(aligned):
             last = k == len(words) - 1

@@ -7,7 +7,12 @@ import torch
 
 import espnet_hkd
 from espnet_hkd.cif import WeightPredictor
-from espnet_hkd.nets.weight_fit import Encoded, fit_weights, utterance_mass
+from espnet_hkd.nets.weight_fit import (
+    Encoded,
+    fit_weights,
+    utterance_mass,
+    weights_to_keep,
+)
 from espnet_hkd.recipes.fit_weights import main
 from tests.small_models import SIZE, speech, write_experiment
 
@@ -15,7 +20,7 @@ from tests.small_models import SIZE, speech, write_experiment
 def encoded(tokens, pause, seed):
     """Frames of noise; a token is a frame with a mark, and a pause has none."""
     generator = torch.Generator().manual_seed(seed)
-    frames = torch.randn(6 * tokens + pause, SIZE, generator=generator)
+    frames = 0.3 * torch.randn(6 * tokens + pause, SIZE, generator=generator)
     frames[:, 0] = 0.0
     frames[3 : 6 * tokens : 6, 0] = 4.0
     return Encoded(frames, tokens)
@@ -24,9 +29,9 @@ def encoded(tokens, pause, seed):
 def test_counts_are_learnt_and_a_pause_above_the_floor_stays_silent():
     training = [encoded(1 + s % 5, 10 * (s % 4), s) for s in range(60)]
     torch.manual_seed(0)
-    start = WeightPredictor(SIZE, initial_weight=0.15, floor=0.05)
+    start = WeightPredictor(SIZE, initial_weight=0.15, floor=0.05, dropout_rate=0.0)
     before = {name: value.clone() for name, value in start.state_dict().items()}
-    fitted = fit_weights(start, training, epochs=40, rate=0.01, batch=8)
+    fitted = fit_weights(start, training, epochs=60, rate=0.01, batch=8)
     held_out = [encoded(1 + s % 5, 10, 1000 + s) for s in range(10)]
     tokens = torch.tensor([float(each.tokens) for each in held_out])
     with torch.no_grad():
@@ -36,6 +41,40 @@ def test_counts_are_learnt_and_a_pause_above_the_floor_stays_silent():
     # A minute of pause; what was given is left as it was.
     assert float(pause) == pytest.approx(1.0, abs=0.5)
     assert all(torch.equal(before[n], v) for n, v in start.state_dict().items())
+
+
+def test_utterances_may_keep_the_weights_they_had():
+    torch.manual_seed(0)
+    start = WeightPredictor(SIZE, initial_weight=0.15)
+    torch.nn.init.normal_(start.linear.weight)
+    training = [encoded(2, 5, s) for s in range(8)]
+    kept = [
+        e._replace(weights=weights_to_keep(start.eval(), e.hidden)) for e in training
+    ]
+    distances = {}
+    for name, utterances in (("free", training), ("kept", kept)):
+        fitted = fit_weights(start, utterances, epochs=5, rate=0.01, keep=20.0)
+        with torch.no_grad():
+            distances[name] = sum(
+                (fitted(e.hidden[None], torch.tensor([len(e.hidden)]))[0] - e.weights)
+                .abs()
+                .sum()
+                for e in kept
+            )
+    assert distances["kept"] < 0.7 * distances["free"]
+
+
+def test_weights_to_keep_have_no_background_and_the_same_sum():
+    torch.manual_seed(0)
+    predictor = WeightPredictor(SIZE, initial_weight=0.05).eval()
+    torch.nn.init.normal_(predictor.linear.weight, std=2.0)
+    hidden = encoded(3, 10, 0).hidden
+    with torch.no_grad():
+        before = predictor(hidden[None], torch.tensor([len(hidden)]))[0]
+    kept = weights_to_keep(predictor, hidden)
+    assert (before < 0.02).any()
+    assert not kept[before < 0.02].any()
+    assert float(kept.sum()) == pytest.approx(float(before.sum()), rel=1e-5)
 
 
 def test_the_same_seed_gives_the_same_weights_and_leaves_other_randomness_alone():

@@ -16,6 +16,9 @@ from torch import Tensor
 
 from espnet_hkd.cif import WeightPredictor
 
+# What a frame carries outside of any token; AN4's pauses had 0.005.
+BACKGROUND = 0.02
+
 
 class Encoded(NamedTuple):
     """An utterance after the encoder.
@@ -23,31 +26,36 @@ class Encoded(NamedTuple):
     Attributes:
         hidden: (T, D).
         tokens: Its number, end-of-sentence included.
+        weights: (T,) to stay close to, where the old ones are right; None: free.
     """
 
     hidden: Tensor
     tokens: int
+    weights: Tensor | None = None
 
 
 def fit_weights(
     predictor: WeightPredictor,
     utterances: Sequence[Encoded],
     *,
-    epochs: int = 20,
-    rate: float = 1e-3,
+    epochs: int = 8,
+    rate: float = 2e-3,
+    keep: float = 4.0,
     batch: int = 16,
     seed: int = 0,
 ) -> WeightPredictor:
     """Fit a predictor to the number of tokens of each utterance.
 
-    The loss is the quantity loss per token, by AdamW, its rate a cosine down to 0 after
-    a short rise. Batches hold utterances of similar length.
+    The loss is, per token, the quantity loss and `keep` times the distance of the
+    weights to those given; by AdamW, its rate a cosine down to 0 after a short rise.
+    Batches hold utterances of similar length.
 
     Args:
         predictor: Where to start, its floor set; it is not changed.
         utterances: Encoder output and number of tokens.
         epochs: Passes over all of them.
         rate: Highest learning rate.
+        keep: Weight of the distance to the weights given.
         batch: Utterances of an update.
         seed: Of dropout and of the order of the batches.
 
@@ -70,9 +78,7 @@ def fit_weights(
         for _ in range(epochs):
             for i in torch.randperm(len(batches), generator=generator).tolist():
                 chosen = [utterances[j] for j in batches[i]]
-                mass = utterance_mass(fitted, chosen)
-                tokens = mass.new_tensor([each.tokens for each in chosen])
-                loss = (mass - tokens).abs().sum() / tokens.sum()
+                loss = _loss(fitted, chosen, keep)
                 optimizer.zero_grad()
                 loss.backward()
                 optimizer.step()
@@ -82,8 +88,33 @@ def fit_weights(
 
 def utterance_mass(predictor: WeightPredictor, utterances: Sequence[Encoded]) -> Tensor:
     """Sum of the weights (B,) of utterances."""
+    return _weights(predictor, utterances).sum(1)
+
+
+@torch.no_grad()
+def weights_to_keep(predictor: WeightPredictor, hidden: Tensor) -> Tensor:
+    """Weights (T,) of frames (T, D) without what lies under the bumps, of equal sum."""
+    weights = predictor(hidden[None], torch.tensor([len(hidden)]))[0]
+    bumps = weights.masked_fill(weights < BACKGROUND, 0.0)
+    return bumps * (weights.sum() / bumps.sum().clamp(min=1e-6))
+
+
+def _weights(predictor: WeightPredictor, utterances: Sequence[Encoded]) -> Tensor:
+    """Weights (B, T) of utterances, 0 on padding."""
     lengths = torch.tensor([len(each.hidden) for each in utterances])
     hidden = torch.nn.utils.rnn.pad_sequence(
         [each.hidden for each in utterances], batch_first=True
     )
-    return predictor(hidden, lengths).sum(1)
+    return predictor(hidden, lengths)
+
+
+def _loss(
+    predictor: WeightPredictor, utterances: Sequence[Encoded], keep: float
+) -> Tensor:
+    weights = _weights(predictor, utterances)
+    tokens = weights.new_tensor([each.tokens for each in utterances])
+    loss = (weights.sum(1) - tokens).abs().sum()
+    for row, each in zip(weights, utterances, strict=True):
+        if each.weights is not None:
+            loss = loss + keep * (row[: len(each.weights)] - each.weights).abs().sum()
+    return loss / tokens.sum()

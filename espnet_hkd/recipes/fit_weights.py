@@ -18,6 +18,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from espnet_hkd.checks import check_number
 from espnet_hkd.errors import ConfigError, DataError, HKDError
 from espnet_hkd.files import read_table
 
@@ -43,16 +44,33 @@ def get_parser() -> argparse.ArgumentParser:
         metavar=("SHORTEST", "LONGEST"),
     )
     parser.add_argument("--pause_only_prob", type=float, default=0.05)
-    parser.add_argument("--epochs", type=int, default=12)
-    parser.add_argument("--rate", type=float, default=0.001, help="learning rate")
+    parser.add_argument("--epochs", type=int, default=8)
+    parser.add_argument("--rate", type=float, default=0.002, help="learning rate")
+    parser.add_argument(
+        "--keep",
+        type=float,
+        default=4.0,
+        help="how much the weights of utterances without a pause stay as they were",
+    )
     parser.add_argument("--seed", type=int, default=0)
     return parser
 
 
 def encode_set(
-    recognizer: Any, preprocess: Any, data: Path, *, seed: int = 0
+    recognizer: Any, plain: Any, paused: Any, data: Path, share: float, seed: int
 ) -> list[Any]:
-    """Encoder output and number of tokens of all utterances, changed.
+    """Encode all utterances, a share of them with pauses.
+
+    Args:
+        recognizer: The model.
+        plain: Preprocessor without pauses.
+        paused: Preprocessor that puts pauses in.
+        data: Kaldi-style set.
+        share: Of the utterances that `paused` gets.
+        seed: Of all that is drawn.
+
+    Returns:
+        An `Encoded` for each; those without a pause have weights to keep.
 
     Raises:
         DataError: A recording has no transcript.
@@ -62,7 +80,7 @@ def encode_set(
     import numpy as np
     import torch
 
-    from espnet_hkd.nets.weight_fit import Encoded
+    from espnet_hkd.nets.weight_fit import Encoded, weights_to_keep
     from espnet_hkd.speech.audio import load_audio
 
     # ESPnet's augmentation draws from the one, pauses from the other.
@@ -78,22 +96,28 @@ def encode_set(
                 remedy="give a whole set",
             )
         samples = load_audio(path, None, recognizer.sample_rate)
+        pauses = random.random() < share
+        preprocess = paused if pauses else plain
         made = preprocess(id, {"speech": samples, "text": texts[id]})
         speech = torch.as_tensor(made["speech"], dtype=torch.float32)
         with torch.no_grad():
-            hidden, lengths = recognizer.model.encode(
+            frames, lengths = recognizer.model.encode(
                 speech[None], torch.tensor([len(speech)])
             )
-        encoded.append(Encoded(hidden[0, : int(lengths[0])], len(made["text"]) + 1))
+        hidden = frames[0, : int(lengths[0])]
+        kept = None
+        if not pauses:
+            kept = weights_to_keep(recognizer.model.decoder.weight_predictor, hidden)
+        encoded.append(Encoded(hidden, len(made["text"]) + 1, kept))
     return encoded
 
 
-def make_preprocessor(config: dict[str, Any], options: dict[str, Any]) -> Any:
-    """The preprocessor of the model's training, without teacher, with pauses."""
+def make_preprocessor(config: dict[str, Any], fs: int, **pauses: Any) -> Any:
+    """The preprocessor of the model's training, without teacher, with other pauses."""
     from espnet_hkd.preprocessor import HKDPreprocessor
 
     conf = dict(config.get("preprocessor_conf") or {})
-    for key in ("store", "missing_teacher"):
+    for key in ("store", "pause_prob", "pause_only_prob", "pause_seconds"):
         conf.pop(key, None)
     return HKDPreprocessor(
         train=True,
@@ -103,7 +127,7 @@ def make_preprocessor(config: dict[str, Any], options: dict[str, Any]) -> Any:
         non_linguistic_symbols=config.get("non_linguistic_symbols"),
         text_cleaner=config.get("cleaner"),
         g2p_type=config.get("g2p"),
-        **(conf | options),
+        **(conf | {"fs": fs} | pauses),
     )
 
 
@@ -150,12 +174,6 @@ def fit(args: argparse.Namespace) -> str:
     config = read_config(own) if own.is_file() else packed.read_config()
     recognizer = espnet_hkd.from_pretrained(args.model)
     decoder = recognizer.model.decoder
-    options = {
-        "fs": recognizer.sample_rate,
-        "pause_prob": args.pause_prob,
-        "pause_seconds": list(args.pause_seconds),
-        "pause_only_prob": args.pause_only_prob,
-    }
     # Made first: what is out of range is refused before the long work.
     start = WeightPredictor(
         decoder.embed.embedding_dim,
@@ -164,8 +182,21 @@ def fit(args: argparse.Namespace) -> str:
         floor=args.floor,
     )
     start.load_state_dict(decoder.weight_predictor.state_dict())
-    preprocess = make_preprocessor(config, options)
-    encoded = encode_set(recognizer, preprocess, args.data, seed=args.seed)
+    share = check_number(
+        "--pause_prob and --pause_only_prob together",
+        args.pause_prob + args.pause_only_prob,
+        least=0.0,
+        most=1.0,
+    )
+    plain = make_preprocessor(config, recognizer.sample_rate)
+    paused = make_preprocessor(
+        config,
+        recognizer.sample_rate,
+        pause_prob=args.pause_prob / max(share, 1e-6),
+        pause_only_prob=args.pause_only_prob / max(share, 1e-6),
+        pause_seconds=list(args.pause_seconds),
+    )
+    encoded = encode_set(recognizer, plain, paused, args.data, share, args.seed)
     if not encoded:
         raise DataError(
             f"{args.data} is empty",
@@ -174,7 +205,12 @@ def fit(args: argparse.Namespace) -> str:
             remedy="correct the folder, or run stages 1 to 4",
         )
     fitted = fit_weights(
-        start, encoded, epochs=args.epochs, rate=args.rate, seed=args.seed
+        start,
+        encoded,
+        epochs=args.epochs,
+        rate=args.rate,
+        keep=args.keep,
+        seed=args.seed,
     )
     config["decoder_conf"] = config["decoder_conf"] | {"weight_floor": args.floor}
     weights = {PREDICTOR + key: value for key, value in fitted.state_dict().items()}
