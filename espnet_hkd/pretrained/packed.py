@@ -200,8 +200,8 @@ def check_buildable(
     weights = read_weights(model.weights)
     check_options(config, name, layers=len(weights))
     _check_shapes(config, weights, name)
-    if model.language_model is not None:
-        _check_language_model(*model.language_model, model.root, allow_download)
+    if "lm_file" in model.scorers:
+        _check_language_model(model, allow_download)
 
 
 def _check_shapes(
@@ -238,9 +238,7 @@ def _build_without_memory(
         raise unbuildable(name, error) from error
 
 
-def _check_language_model(
-    path: Path, weights_path: Path, root: Path, allow_download: bool
-) -> None:
+def _check_language_model(model: PackedModel, allow_download: bool) -> None:
     """The same checks for the language model of a package.
 
     Raises:
@@ -249,10 +247,11 @@ def _check_language_model(
     """
     from espnet2.tasks.lm import LMTask
 
-    config, weights = read_config(path), read_weights(weights_path)
-    _check_files(config, [root], path)
+    path = model.scorers["lm_train_config"]
+    config, weights = read_config(path), read_weights(model.scorers["lm_file"])
+    _check_files(config, [model.root], path)
     if not allow_download:
-        check_downloads(config, root, path)
+        check_downloads(config, model.root, path)
     check_options(config, path, layers=len(weights))
     built = _build_without_memory(LMTask, config, path)
     own = {} if built is None else built.state_dict()
@@ -292,12 +291,16 @@ def _scorers(model: PackedModel) -> dict[str, Path]:
         "lm_file": _section(entries, "files").get("lm_file"),
         "ngram_file": conf.get("ngram_file"),
     }
-    root = model.root.resolve()
-    paths = {key: root / str(value) for key, value in named.items() if value}
+    # The hub's own cache has links in the folder, so links are not followed here.
+    paths = {
+        key: Path(os.path.normpath(model.root / str(value)))
+        for key, value in named.items()
+        if value
+    }
     found = {
         key: path
         for key, path in paths.items()
-        if path.is_file() and path.resolve().is_relative_to(root)
+        if path.is_file() and path.is_relative_to(model.root)
     }
     if "lm_train_config" not in found or "lm_file" not in found:
         return {key: path for key, path in found.items() if key == "ngram_file"}
