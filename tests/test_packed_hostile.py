@@ -175,6 +175,8 @@ def test_other_yaml_is_read_as_it_is():
         {"ctc_conf": {"ctc_type": ["a"]}},
         {"normalize_conf": {"norm_means": [1]}},
         {"espnet_hkd": 1.5},
+        {"inference_conf": [1]},
+        {"inference_conf": {"ctc_weight": "x"}},
         {"model": "espnet"},
         {"model": None},
     ],
@@ -182,7 +184,8 @@ def test_other_yaml_is_read_as_it_is():
 )
 def test_values_of_another_kind_are_our_errors(write, values):
     with pytest.raises(HKDError):
-        espnet_hkd.from_pretrained(str(write(**values)))
+        recognizer = espnet_hkd.from_pretrained(str(write(**values)))
+        recognizer(speech(1.0), sample_rate=16000)
 
 
 def test_facts_are_shown_whatever_they_are(write):
@@ -211,6 +214,7 @@ def test_facts_are_shown_whatever_they_are(write):
         {"normalize": "global_mvn", "normalize_conf": {"stats_file": "/dev/zero"}},
         {"normalize": "global_mvn", "normalize_conf": {"stats_file": "../stats.npz"}},
         {"model_conf": {"lexicon": "/etc/passwd"}},
+        {"inference_conf": {"ngram_file": "/etc/passwd"}},
     ],
     ids=str,
 )
@@ -278,6 +282,52 @@ def test_sizes_beyond_the_weights_are_refused_without_memory_for_them(
     conf = yaml.safe_load(members[CONFIG])[section] | values
     message = refused(write(**{section: conf}))
     assert "beyond what any model has" in message or "other shapes" in message
+
+
+def with_language_model(members, weights=None, **values) -> dict[str, bytes]:
+    """A language model beside a recogniser: what a package gains by it."""
+    import argparse
+
+    from espnet2.tasks.lm import LMTask
+
+    config = LMTask.get_default_config() | {
+        "token_list": yaml.safe_load(members[CONFIG])["token_list"],
+        "lm": "seq_rnn",
+        "lm_conf": {"unit": 8, "nlayers": 1},
+    }
+    if weights is None:
+        weights = LMTask.build_model(argparse.Namespace(**config)).state_dict()
+    meta = yaml.safe_load(members["meta.yaml"])
+    meta["yaml_files"]["lm_train_config"] = "lm.yaml"
+    meta["files"]["lm_file"] = "lm.pth"
+    return {
+        "meta.yaml": yaml.safe_dump(meta).encode(),
+        "lm.yaml": yaml.safe_dump(config | values).encode(),
+        "lm.pth": saved(weights),
+    }
+
+
+@pytest.mark.parametrize(
+    ("values", "said"),
+    [
+        ({"lm": "transformer_opt"}, "wants to download its lm"),
+        ({"bpemodel": "/dev/zero"}, "that the package does not hold"),
+        ({"lm_conf": {"unit": 10**9}}, "beyond what any model has"),
+        (
+            {"lm_conf": {"unit": 80_000, "nlayers": 1}},
+            "language model's weights are not",
+        ),
+        ({"lm": ["a"]}, "wants to download its lm"),
+    ],
+    ids=str,
+)
+def test_its_language_model_is_checked_alike(members, write, unbuilt, values, said):
+    assert said in refused(write(with_language_model(members, **values)))
+
+
+def test_a_sound_language_model_passes_the_checks(members, write):
+    recognizer = espnet_hkd.from_pretrained(str(write(with_language_model(members))))
+    assert recognizer(speech(1.0), sample_rate=16000, lm_weight=0.3)
 
 
 # Its weights

@@ -91,17 +91,36 @@ def test_an_uncased_plm_says_the_same_of_either_case(minilm):
         np.testing.assert_array_equal(capitals[1], small[1])
 
 
+@pytest.mark.parametrize("threads", [1, 2])
 @pytest.mark.parametrize("batch_size", [1, 2, 9])
-def test_what_is_stored_does_not_depend_on_the_batch(minilm, batch_size):
-    texts = [*ENGLISH, *("HELLO CAT", "HELLO DOG", "HELLO ME", "HELLO YOU")]
+def test_states_do_not_depend_on_the_batch_or_the_threads(
+    minilm, monkeypatch, batch_size, threads
+):
+    texts = [*ENGLISH, *("HELLO CAT", "HELLO DOG", "HELLO ME", "HELLO YOU")] * 2
     wanted = [read_one(minilm, text) for text in texts]
-    for one, other in zip(
-        wanted, read_all(minilm, texts, batch_size=batch_size), strict=True
-    ):
-        np.testing.assert_array_equal(
-            one[0].astype(np.float16), other[0].astype(np.float16)
-        )
+    before = torch.get_num_threads()
+    monkeypatch.setattr(torch, "get_num_threads", lambda: threads)
+    found = read_all(minilm, texts[::-1], batch_size=batch_size)[::-1]
+    monkeypatch.undo()
+    torch.set_num_threads(before)
+    for one, other in zip(wanted, found, strict=True):
+        np.testing.assert_array_equal(one[0], other[0])
         np.testing.assert_array_equal(one[1], other[1])
+
+
+def test_few_pieces_are_read_in_vain(minilm, monkeypatch):
+    read = []
+    run = minilm._run
+
+    def count(ids, types):
+        read.append(sum(map(len, ids)))
+        return run(ids, types)
+
+    monkeypatch.setattr(minilm, "_run", count)
+    texts = [" ".join(["WORD"] * (1 + n % 30)) for n in range(300)]
+    read_all(minilm, texts)
+    wanted = sum(len(minilm.pieces(text).ids) for text in texts)
+    assert wanted <= sum(read) <= 1.1 * wanted
 
 
 @pytest.mark.parametrize(

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import json
+import shutil
 import sys
+from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
@@ -164,3 +168,86 @@ def test_the_digest_follows_the_weights_and_the_tokenizer(mandarin_folder, tmp_p
         (tmp_path / name).write_bytes((tmp_path / name).read_bytes() + b" ")
         digests.add(plm_digest(tmp_path))
     assert len(digests) == 4
+
+
+def change_json(path: Path, **changes: object) -> None:
+    path.write_text(json.dumps(json.loads(path.read_text()) | changes))
+
+
+@pytest.fixture
+def folder(mandarin_folder, tmp_path) -> Path:
+    """A PLM that may be changed."""
+    shutil.copytree(mandarin_folder, tmp_path / "plm")
+    return tmp_path / "plm"
+
+
+@pytest.mark.parametrize(
+    "file",
+    ["pytorch_model.bin", "../model.safetensors", "/dev/zero", "none.safetensors"],
+)
+def test_an_index_that_names_other_files_is_refused(folder, tmp_path, file):
+    copy_files(folder, tmp_path, "model.safetensors")
+    (folder / "pytorch_model.bin").touch()
+    index = folder / "model.safetensors.index.json"
+    index.write_text(json.dumps({"weight_map": {"a": file}}))
+    with pytest.raises(PLMError, match=r"names a file that is not read") as caught:
+        load_plm(str(folder))
+    assert caught.value.got == file
+
+
+@pytest.mark.parametrize("content", ["[]", "{", "[" * 100_000, '{"weight_map": 1}'])
+def test_an_index_that_is_none_is_named(folder, content):
+    (folder / "model.safetensors.index.json").write_text(content)
+    with pytest.raises(PLMError, match=r"cannot be read: model\.safetensors\.index"):
+        load_plm(str(folder))
+
+
+def test_a_tokenizer_that_reads_files_elsewhere_is_refused(folder):
+    change_json(folder / "tokenizer_config.json", vocab_file="/etc/passwd")
+    with pytest.raises(PLMError, match=r"names a file(.|\n)*/etc/passwd"):
+        load_plm(str(folder))
+
+
+def test_an_adapter_to_another_model_is_refused(folder):
+    (folder / "adapter_config.json").write_text('{"base_model_name_or_path": "x/y"}')
+    with pytest.raises(PLMError, match="is an adapter to another model"):
+        load_plm(str(folder))
+
+
+@pytest.mark.parametrize("key", ["attn_implementation", "_attn_implementation"])
+def test_attention_that_the_hub_has_is_refused(folder, key):
+    change_json(folder / "config.json", **{"inner": [{key: "owner/kernel"}]})
+    with pytest.raises(
+        PLMError, match=r"names a file(.|\n)*owner/kernel(.|\n)*no code"
+    ):
+        load_plm(str(folder))
+
+
+def test_the_attention_is_always_the_same(folder):
+    wanted = list(load_plm(str(folder)).read(["设定"]))
+    change_json(folder / "config.json", attn_implementation="sdpa")
+    ((_, states, _),) = load_plm(str(folder)).read(["设定"])
+    np.testing.assert_array_equal(states, wanted[0][1])
+
+
+@pytest.mark.parametrize("length", ["x", 0, -3, None, [5], True])
+def test_a_length_that_is_none_is_named(folder, length):
+    change_json(folder / "tokenizer_config.json", model_max_length=length)
+    try:
+        load_plm(str(folder))
+    except PLMError:
+        return
+    # The library has a default for what it takes for no value.
+    assert length in (None, 0)
+
+
+def test_a_tokenizer_of_another_model_is_named(folder):
+    tokenizer = json.loads((folder / "tokenizer.json").read_text())
+    tokenizer["model"]["vocab"]["设"] = 5000
+    (folder / "tokenizer.json").write_text(json.dumps(tokenizer))
+    plm = load_plm(str(folder))
+    assert list(plm.read(["定"]))
+    with pytest.raises(
+        PLMError, match=r"belongs to another model(.|\n)*5000 in '设定'"
+    ):
+        list(plm.read(["设定"]))

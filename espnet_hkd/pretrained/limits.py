@@ -58,8 +58,11 @@ _LOCAL = {
         "multiconv_conformer",
     ),
     "postencoder": ("length_adaptor",),
+    "lm": ("seq_rnn", "transformer"),
     "token_type": ("char", "bpe", "word"),
 }
+# Where a configuration holds the options of what is built.
+SECTIONS = (*(f"{part}_conf" for part in PARTS), "ctc_conf", "lm_conf")
 _ALLOW = (
     "give allow_download=True (espnet-hkd recognize --allow_download) if you trust "
     "who made the model"
@@ -159,7 +162,7 @@ def check_options(config: Mapping[str, Any], name: str | Path, *, layers: int) -
     Raises:
         CheckpointError: One does, or a section is not of its kind.
     """
-    for section in (*(f"{part}_conf" for part in PARTS), "ctc_conf"):
+    for section in SECTIONS:
         values = config.get(section)
         if values is None:
             continue

@@ -30,6 +30,7 @@ from espnet_hkd.pretrained.files import (
     read_weights,
 )
 from espnet_hkd.pretrained.limits import (
+    SECTIONS,
     check_archive,
     check_downloads,
     check_options,
@@ -167,13 +168,6 @@ def check_buildable(
             sizes beyond its weights, or would download something.
     """
     config = model.read_config()
-    if config.get("model") != "hkd_cif":
-        raise CheckpointError(
-            f"{name} is no CIF model",
-            got=f"model: {config.get('model')}"[:200],
-            wanted="model: hkd_cif",
-            remedy="decode other models with espnet2.bin.asr_inference",
-        )
     for part in PARTS:
         if config.get(part) is None:
             continue
@@ -187,33 +181,92 @@ def check_buildable(
                 remedy="install the ESPnet, espnet_hkd or plugin it was packed with"
                 + _packed_with(config),
             ) from error
+    if config.get("model") != "hkd_cif":
+        raise CheckpointError(
+            f"{name} is no CIF model",
+            got=f"model: {config.get('model')}"[:200],
+            wanted="model: hkd_cif",
+            remedy="decode other models with espnet2.bin.asr_inference",
+        )
     if not allow_download:
         check_downloads(config, model.root, name)
+    if not isinstance(config.get("inference_conf"), dict | None):
+        raise CheckpointError(
+            f"inference_conf of {name} is no section",
+            got=f"{config['inference_conf']!r}"[:200],
+            wanted="options of espnet2.bin.asr_inference",
+            remedy="pack it again with espnet-hkd slim --inference_config",
+        )
     weights = read_weights(model.weights)
     check_options(config, name, layers=len(weights))
     _check_shapes(config, weights, name)
+    if "lm_file" in model.scorers:
+        _check_language_model(model, allow_download)
 
 
 def _check_shapes(
     config: dict[str, Any], weights: dict[str, Any], name: str | Path
 ) -> None:
     """Build the model without memory for its weights, and compare their shapes."""
-    import torch
     from espnet2.tasks.asr import ASRTask
 
     from espnet_hkd.nets.loading import check_weights
 
+    built = _build_without_memory(ASRTask, config, name)
+    if built is not None:
+        check_weights(built, weights)
+
+
+def _build_without_memory(
+    task: Any, config: dict[str, Any], name: str | Path
+) -> Any | None:
+    """A model of an ESPnet task whose weights have shapes and no values.
+
+    None where a part of it looks at their values.
+    """
+    import torch
+
     try:
         with torch.device("meta"):
-            built = ASRTask.build_model(argparse.Namespace(**config))
-        check_weights(built, weights)
+            return task.build_model(argparse.Namespace(**config))
     except HKDError:
         raise
     # Whatever a part raises that is not set up as its class wants it.
     except Exception as error:
-        # Some parts look at their weights; they are compared when they are loaded.
-        if "meta" not in str(error):
-            raise unbuildable(name, error) from error
+        if "meta" in str(error):
+            return None
+        raise unbuildable(name, error) from error
+
+
+def _check_language_model(model: PackedModel, allow_download: bool) -> None:
+    """The same checks for the language model of a package.
+
+    Raises:
+        CheckpointError: It opens other files than the package's, asks for sizes beyond
+            its weights, or would download something.
+    """
+    from espnet2.tasks.lm import LMTask
+
+    path = model.scorers["lm_train_config"]
+    config, weights = read_config(path), read_weights(model.scorers["lm_file"])
+    _check_files(config, [model.root], path)
+    if not allow_download:
+        check_downloads(config, model.root, path)
+    check_options(config, path, layers=len(weights))
+    built = _build_without_memory(LMTask, config, path)
+    own = {} if built is None else built.state_dict()
+    other = sorted(
+        key
+        for key in own.keys() | weights.keys()
+        if key not in own or key not in weights or own[key].shape != weights[key].shape
+    )
+    if other and built is not None:
+        raise CheckpointError(
+            f"the language model's weights are not those that {path.name} says",
+            got=", ".join(other[:5]),
+            wanted="the checkpoint and the configuration that training wrote together",
+            remedy="pack it again",
+        )
 
 
 def unbuildable(name: str | Path, error: Exception) -> CheckpointError:
@@ -238,12 +291,16 @@ def _scorers(model: PackedModel) -> dict[str, Path]:
         "lm_file": _section(entries, "files").get("lm_file"),
         "ngram_file": conf.get("ngram_file"),
     }
-    root = model.root.resolve()
-    paths = {key: root / str(value) for key, value in named.items() if value}
+    # The hub's own cache has links in the folder, so links are not followed here.
+    paths = {
+        key: Path(os.path.normpath(model.root / str(value)))
+        for key, value in named.items()
+        if value
+    }
     found = {
         key: path
         for key, path in paths.items()
-        if path.is_file() and path.resolve().is_relative_to(root)
+        if path.is_file() and path.is_relative_to(model.root)
     }
     if "lm_train_config" not in found or "lm_file" not in found:
         return {key: path for key, path in found.items() if key == "ngram_file"}
@@ -422,7 +479,7 @@ def _check_files(config: dict[str, Any], roots: list[Path], path: Path) -> None:
     """
     packed = len(roots) == 1
     for section, values in config.items():
-        of_a_part = str(section).removesuffix("_conf") in PARTS and section not in PARTS
+        of_a_part = section in SECTIONS or section == "inference_conf"
         named = section in OPENED and isinstance(values, str)
         if not (of_a_part or named):
             continue

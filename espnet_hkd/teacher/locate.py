@@ -6,6 +6,7 @@ import hashlib
 import importlib.metadata
 import json
 import os
+from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -104,14 +105,29 @@ def _check_references(name: str, folder: Path) -> None:
                 and value is not None
                 and not _lies_in(folder, str(value))
             ]
+        if path.name == CONFIG:
+            named += [(path, code) for code in _implementations(_read_json(name, path))]
     for path, file in named:
         raise PLMError(
             f"{path.name} of the PLM {name} names a file that is not read.",
             got=file,
-            wanted="files in its folder, weights in safetensors format",
+            wanted="files in its folder, weights in safetensors format, no code",
             remedy="save it again with model.save_pretrained and "
             "tokenizer.save_pretrained",
         )
+
+
+def _implementations(config: Any) -> Iterator[str]:
+    """Code that a configuration names, such as attention of the hub (OWNER/NAME)."""
+    if isinstance(config, list):
+        for value in config:
+            yield from _implementations(value)
+    elif isinstance(config, dict):
+        for key, value in config.items():
+            yield from _implementations(value)
+            named = "_implementation" in key and isinstance(value, str)
+            if named and ("/" in value or ":" in value):
+                yield value
 
 
 def _lies_in(folder: Path, file: str) -> bool:
