@@ -6,8 +6,12 @@
 # Tests start many processes; each with all the threads would be slower.
 export OMP_NUM_THREADS ?= 1
 
-# The programs of .venv, among them python3, come first for the recipes.
-IN_VENV = PATH="$(CURDIR)/.venv/bin:$$PATH"
+# Another environment that is complete: `make test-fast VENV=DIR SETUP=`.
+VENV ?= $(CURDIR)/.venv
+SETUP ?= setup
+
+# Its programs, among them python3, come first for the recipes.
+IN_VENV = PATH="$(VENV)/bin:$$PATH"
 
 setup:
 	@tools/setup.sh
@@ -23,7 +27,7 @@ test: lint
 	$(IN_VENV) pytest --numprocesses 2 --dist loadfile
 
 # Two minutes of two idle cores: no recipe is run, nothing trained, no environment made.
-test-fast: setup
+test-fast: $(SETUP)
 	$(IN_VENV) pytest --numprocesses 2 --dist loadfile -m "not slow"
 
 demo: setup

@@ -11,10 +11,16 @@ import gradio as gr
 
 from espnet_hkd.demo import html
 from espnet_hkd.demo.picture import draw
-from espnet_hkd.demo.transcribe import LONGEST_PIECE, Options, read, transcribe
-from espnet_hkd.demo.words import words_of
+from espnet_hkd.demo.transcribe import (
+    Options,
+    duration,
+    first_piece,
+    packed_options,
+    transcribe,
+)
 from espnet_hkd.errors import HKDError
 from espnet_hkd.recognize import Recognizer, Transcript
+from espnet_hkd.speech.formats import FORMATS
 
 # Seconds between two looks for old files, and their age when they go.
 SWEEP_EVERY, KEEP_FOR = 300, 900
@@ -104,23 +110,23 @@ class Page:
         recognizer = self.models[name]
         options = Options(int(beam), float(ctc_weight), float(tail))
         try:
-            progress(0.0, desc="reading")
-            samples = read(Path(audio), recognizer.sample_rate, minutes=self.minutes)
+            seconds = duration(Path(audio), minutes=self.minutes)
             transcript = transcribe(
                 recognizer,
-                samples,
+                Path(audio),
                 options,
-                lambda share: progress(share, desc="recognising"),
+                lambda done: progress(done / seconds, desc="recognising"),
             )
             notes, figure = [], None
-            most = int(LONGEST_PIECE * recognizer.sample_rate)
-            if len(samples) > most:
-                notes.append(f"The picture shows the first {LONGEST_PIECE:.0f} s.")
             if transcript.tokens:
-                figure = draw(recognizer, samples[:most])
+                beginning = first_piece(recognizer, Path(audio))
+                figure = draw(recognizer, beginning)
+                drawn = len(beginning) / recognizer.sample_rate
+                if drawn < seconds - 0.1:
+                    notes.append(f"The picture shows the first {drawn:.0f} s.")
         except HKDError as error:
             return html.show_error(error), None, hidden, hidden
-        shown = html.show(words_of(transcript), audio, notes)
+        shown = html.show(transcript.words, audio, notes)
         return shown, figure, *self._files(Path(audio), transcript)
 
     def _options(self, name: str) -> list[Any]:
@@ -142,7 +148,6 @@ class Page:
 
     def _files(self, audio: Path, transcript: Transcript) -> list[Any]:
         """The buttons that download SRT and JSON; they lie with the uploads."""
-        from espnet_hkd.speech.formats import FORMATS
 
         folder = Path(tempfile.mkdtemp(dir=audio.parent))
         buttons = []
@@ -151,11 +156,3 @@ class Page:
             path.write_text(FORMATS[kind](audio.name, transcript), encoding="utf-8")
             buttons.append(gr.DownloadButton(value=path, visible=True))
         return buttons
-
-
-def packed_options(recognizer: Recognizer) -> Options:
-    """What a model was packed with."""
-    conf = recognizer.packed_options
-    return Options(
-        ctc_weight=conf.get("ctc_weight", 0.0), tail=recognizer.model.decoder.tail
-    )

@@ -41,7 +41,7 @@ def ctc_spikes(recognizer: Recognizer, samples: np.ndarray) -> np.ndarray | None
     None for a model without CTC.
     """
     model = recognizer.model
-    if model.ctc is None:
+    if model.ctc_weight == 0:
         return None
     speech = torch.from_numpy(samples).to(recognizer.device)[None]
     lengths = torch.tensor([len(samples)], device=recognizer.device)

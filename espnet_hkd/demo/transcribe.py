@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
-from espnet_hkd.errors import DataError
+from espnet_hkd.errors import DataError, HKDError
 from espnet_hkd.recognize import Recognizer, Transcript
-from espnet_hkd.speech.audio import check_file, cut_at_silences, load_audio
+from espnet_hkd.recognize.recognizer import LONGEST_PIECE
+from espnet_hkd.recognize.stream import join
+from espnet_hkd.speech.audio import check_file, read_pieces
 
-# Seconds; what the recogniser takes whole.
-LONGEST_PIECE = 30.0
+# Seconds of audio decoded together: what is done is told four times as often as that.
+BATCH_SECONDS = 30.0
 
 
 class Options(NamedTuple):
@@ -25,68 +27,95 @@ class Options(NamedTuple):
         tail: Rest of weight above which the end fires once more, in [0, 1].
     """
 
-    beam: int = 10
-    ctc_weight: float = 0.0
-    tail: float = 0.5
+    beam: int
+    ctc_weight: float
+    tail: float
 
 
-def read(path: Path, rate: int, *, minutes: float) -> np.ndarray:
-    """Read an audio file, unless it is too long.
+def packed_options(recognizer: Recognizer) -> Options:
+    """What a model was packed with."""
+    return Options(
+        beam=10,
+        ctc_weight=recognizer.packed_options.get("ctc_weight", 0.0),
+        tail=recognizer.model.decoder.options.tail,
+    )
 
-    Args:
-        path: Of any format that libsndfile knows.
-        rate: Wanted, in Hz.
-        minutes: The longest that is taken.
 
-    Returns:
-        (samples,) float32.
+def duration(path: Path, *, minutes: float) -> float:
+    """Seconds that a recording lasts, unless it is too long.
 
     Raises:
-        DataError: It is not audio, or too long.
+        DataError: It is not audio, or longer than so many minutes.
     """
     import soundfile
 
     check_file(path)
-    got = soundfile.info(path).duration / 60
-    if got > minutes:
+    seconds = soundfile.info(path).duration
+    if seconds > 60 * minutes:
         raise DataError(
             "the recording is too long for this page",
-            got=f"{got:.0f} minutes",
+            got=f"{seconds / 60:.1f} minutes",
             wanted=f"at most {minutes:g} minutes",
             remedy="cut it, use `espnet-hkd recognize`, or start the page with "
             "another --minutes",
         )
-    return load_audio(path, None, rate)
+    return seconds
+
+
+def first_piece(recognizer: Recognizer, path: Path) -> np.ndarray:
+    """Samples of a recording's beginning: what the recogniser takes as one piece."""
+    rate = recognizer.sample_rate
+    return next(iter(read_pieces(path, None, rate, LONGEST_PIECE))).samples
 
 
 def transcribe(
     recognizer: Recognizer,
-    samples: np.ndarray,
+    path: Path,
     options: Options,
-    report: Callable[[float], None] = lambda share: None,
+    report: Callable[[float], None] = lambda seconds: None,
 ) -> Transcript:
-    """Transcribe a recording, saying after each piece how much is done.
+    """Transcribe a recording, saying on the way how many seconds of it are done.
 
-    The pieces are those that the recogniser itself would make of it.
+    The pieces are those that the recogniser itself makes of it.
 
     Args:
         recognizer: The model.
-        samples: (samples,) of the model's rate.
+        path: Of an audio file.
         options: How to decode.
-        report: Called with the share that is done, in (0, 1].
+        report: Called with the seconds that are done.
+
+    Raises:
+        DataError: It cannot be read.
+        ConfigError: An option is out of range.
+        SearchError: CTC scores are asked for that the model does not have.
     """
     rate = recognizer.sample_rate
-    text, score, tokens = [], 0.0, []
-    for first, last in cut_at_silences(samples, rate, LONGEST_PIECE):
-        (piece,) = recognizer(
-            samples[first:last], sample_rate=rate, **options._asdict()
-        )
-        offset = first / rate
-        text.append(piece.text)
-        score += piece.score
-        tokens += [
-            token._replace(start=token.start + offset, end=token.end + offset)
-            for token in piece.tokens
-        ]
-        report(last / len(samples))
-    return Transcript(" ".join(filter(None, text)), score, tokens)
+    starts, ends = [], []
+
+    def stretches() -> Iterator[np.ndarray]:
+        for piece in read_pieces(path, None, rate, LONGEST_PIECE):
+            starts.append(piece.first / rate)
+            ends.append((piece.first + len(piece.samples)) / rate)
+            yield piece.samples
+
+    found = []
+    for number, result in recognizer.stream(
+        stretches(), sample_rate=rate, batch_seconds=BATCH_SECONDS, **options._asdict()
+    ):
+        if isinstance(result, HKDError):
+            raise result
+        found.append([_later(result, starts[number])])
+        report(ends[number])
+    return join(found)[0]
+
+
+def _later(transcript: Transcript, seconds: float) -> Transcript:
+    """The same, with times from so many seconds before its piece."""
+
+    def later(each: Any) -> Any:
+        return each._replace(start=each.start + seconds, end=each.end + seconds)
+
+    return transcript._replace(
+        tokens=[later(token) for token in transcript.tokens],
+        words=[later(word) for word in transcript.words],
+    )
