@@ -7,23 +7,19 @@ say what is spoken (digits, other scripts), and those too short or too long.
 
 from __future__ import annotations
 
-import argparse
-import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 from prepare_arctic import SETS
 from speak_flite import choose_sentences
 
-from espnet_hkd.errors import HKDError
+from espnet_hkd.bin.command import Parser
 from espnet_hkd.files import read_table
 from espnet_hkd.recipes.corpus import read_lines
 
 
-def get_parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        description=__doc__.partition("\n")[0],
-        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
-    )
+def get_parser() -> Parser:
+    parser = Parser("extra_text.py", __doc__)
     parser.add_argument("text", type=Path, help="a sentence a line")
     parser.add_argument("data", type=Path, help="folder with train, dev and test")
     parser.add_argument("out", type=Path, help="the file to write, a sentence a line")
@@ -32,9 +28,10 @@ def get_parser() -> argparse.ArgumentParser:
     return parser
 
 
-def main(argv: list[str] | None = None) -> int:
-    args = get_parser().parse_args(argv)
-    try:
+def main(arguments: Sequence[str] | None = None) -> None:
+    parser = get_parser()
+    args = parser.parse_args(arguments)
+    with parser.report_errors():
         excluded = {
             text
             for name in SETS
@@ -46,16 +43,12 @@ def main(argv: list[str] | None = None) -> int:
             least=args.least_words,
             most=args.most_words,
         )
-    except HKDError as error:
-        print(f"{Path(__file__).name}: {error}", file=sys.stderr)
-        return 1
-    args.out.parent.mkdir(parents=True, exist_ok=True)
-    lines = "".join(f"{text}\n" for text in texts)
-    args.out.write_text(lines, encoding="utf-8")
-    print(f"{args.out}: {len(texts)} sentences")
-    print("left out: " + ", ".join(f"{n} ({why})" for why, n in left_out.items()))
-    return 0
+        args.out.parent.mkdir(parents=True, exist_ok=True)
+        lines = "".join(f"{text}\n" for text in texts)
+        args.out.write_text(lines, encoding="utf-8")
+        print(f"{args.out}: {len(texts)} sentences")
+        print("left out: " + ", ".join(f"{n} ({why})" for why, n in left_out.items()))
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

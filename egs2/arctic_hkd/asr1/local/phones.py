@@ -7,24 +7,21 @@ wrong, as in any word whose reading depends on its sense.
 
 from __future__ import annotations
 
-import argparse
 import shutil
 import subprocess
-import sys
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from espnet_hkd.errors import DataError, HKDError
+from espnet_hkd.bin.command import Parser
+from espnet_hkd.errors import DataError
 from espnet_hkd.files import read_table, write_table
 
 PAUSE = "pau"
 
 
-def get_parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        description=__doc__.partition("\n")[0],
-        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
-    )
+def get_parser() -> Parser:
+    parser = Parser("phones.py", __doc__)
     parser.add_argument("text", type=Path, help="Kaldi's text: an id and words a line")
     parser.add_argument("out", type=Path, help="the same with phones for the words")
     parser.add_argument("--jobs", type=int, default=2, help="sentences at a time")
@@ -71,15 +68,12 @@ def convert(text: Path, out: Path, *, jobs: int) -> None:
     write_table(out, {id: spoken[words] for id, words in rows.items()})
 
 
-def main(argv: list[str] | None = None) -> int:
-    args = get_parser().parse_args(argv)
-    try:
+def main(arguments: Sequence[str] | None = None) -> None:
+    parser = get_parser()
+    args = parser.parse_args(arguments)
+    with parser.report_errors():
         convert(args.text, args.out, jobs=args.jobs)
-    except HKDError as error:
-        print(f"{Path(__file__).name}: {error}", file=sys.stderr)
-        return 1
-    return 0
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

@@ -10,13 +10,13 @@ all of the audio included, before the first file is written.
 
 from __future__ import annotations
 
-import argparse
 import hashlib
 import re
-import sys
+from collections.abc import Sequence
 from pathlib import Path
 
-from espnet_hkd.errors import DataError, HKDError
+from espnet_hkd.bin.command import Parser
+from espnet_hkd.errors import DataError
 from espnet_hkd.recipes.corpus import (
     Utterance,
     check_recordings,
@@ -40,11 +40,8 @@ SOURCES = (
 )
 
 
-def get_parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        description=__doc__.partition("\n")[0],
-        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
-    )
+def get_parser() -> Parser:
+    parser = Parser("prepare_arctic.py", __doc__)
     parser.add_argument("corpus", type=Path, help="folder of ARCTIC, in either layout")
     parser.add_argument("out", type=Path, help="folder the sets are written to")
     parser.add_argument("--fs", type=int, default=16000, help="wanted sampling rate")
@@ -208,24 +205,22 @@ def prepare(
     return sets, unspeakable
 
 
-def main(argv: list[str] | None = None) -> int:
-    args = get_parser().parse_args(argv)
-    try:
+def main(arguments: Sequence[str] | None = None) -> None:
+    parser = get_parser()
+    args = parser.parse_args(arguments)
+    with parser.report_errors():
         sets, unspeakable = prepare(**vars(args))
-    except HKDError as error:
-        print(f"{Path(__file__).name}: {error}", file=sys.stderr)
-        return 1
-    for name, utterances in sets.items():
-        sentences = len({each.text for each in utterances})
-        readers = len({each.speaker for each in utterances})
-        print(
-            f"{args.out / name}: {len(utterances)} utterances of {sentences} "
-            f"sentences, {readers} reader(s)"
-        )
-    if unspeakable:
-        print(f"left out {len(unspeakable)} prompts with digits: {some(unspeakable)}")
-    return 0
+        for name, utterances in sets.items():
+            sentences = len({each.text for each in utterances})
+            readers = len({each.speaker for each in utterances})
+            print(
+                f"{args.out / name}: {len(utterances)} utterances of {sentences} "
+                f"sentences, {readers} reader(s)"
+            )
+        if unspeakable:
+            shown = some(unspeakable)
+            print(f"left out {len(unspeakable)} prompts with digits: {shown}")
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

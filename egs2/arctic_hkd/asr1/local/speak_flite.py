@@ -13,7 +13,6 @@ import argparse
 import random
 import shutil
 import subprocess
-import sys
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -21,7 +20,8 @@ from pathlib import Path
 
 from prepare_arctic import spoken_form
 
-from espnet_hkd.errors import DataError, HKDError
+from espnet_hkd.bin.command import Parser
+from espnet_hkd.errors import DataError
 from espnet_hkd.files import read_table
 from espnet_hkd.recipes.check_sets import read_set
 from espnet_hkd.recipes.corpus import Utterance, read_lines
@@ -45,11 +45,8 @@ class Sentence:
         return f"flite_{self.voice}-{self.number:05d}"
 
 
-def get_parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        description=__doc__.partition("\n")[0],
-        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
-    )
+def get_parser() -> Parser:
+    parser = Parser("speak_flite.py", __doc__)
     parser.add_argument("data", type=Path, help="folder with train, dev and test")
     parser.add_argument("--number", type=int, required=True, help="sentences to speak")
     parser.add_argument("--text", type=Path, required=True, help="a sentence a line")
@@ -187,17 +184,16 @@ def add_spoken(args: argparse.Namespace) -> tuple[list[Sentence], dict[str, int]
     return sentences, left_out
 
 
-def main(argv: list[str] | None = None) -> int:
-    args = get_parser().parse_args(argv)
-    try:
+def main(arguments: Sequence[str] | None = None) -> None:
+    parser = get_parser()
+    args = parser.parse_args(arguments)
+    with parser.report_errors():
         sentences, left_out = add_spoken(args)
-    except HKDError as error:
-        print(f"{Path(__file__).name}: {error}", file=sys.stderr)
-        return 1
-    print(f"{args.data / 'train'}: {len(sentences)} sentences spoken by flite added")
-    print("left out: " + ", ".join(f"{n} ({why})" for why, n in left_out.items()))
-    return 0
+        print(
+            f"{args.data / 'train'}: {len(sentences)} sentences spoken by flite added"
+        )
+        print("left out: " + ", ".join(f"{n} ({why})" for why, n in left_out.items()))
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()
