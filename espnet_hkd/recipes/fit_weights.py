@@ -116,9 +116,10 @@ def make_preprocessor(config: dict[str, Any], fs: int, **pauses: Any) -> Any:
     """The preprocessor of the model's training, without teacher, with other pauses."""
     from espnet_hkd.preprocessor import HKDPreprocessor
 
-    conf = dict(config.get("preprocessor_conf") or {})
+    conf: dict[str, Any] = dict(config.get("preprocessor_conf") or {})
     for key in ("store", "pause_prob", "pause_only_prob", "pause_seconds"):
         conf.pop(key, None)
+    conf.update(fs=fs, **pauses)
     return HKDPreprocessor(
         train=True,
         token_type=config["token_type"],
@@ -127,7 +128,7 @@ def make_preprocessor(config: dict[str, Any], fs: int, **pauses: Any) -> Any:
         non_linguistic_symbols=config.get("non_linguistic_symbols"),
         text_cleaner=config.get("cleaner"),
         g2p_type=config.get("g2p"),
-        **(conf | {"fs": fs} | pauses),
+        **conf,
     )
 
 
