@@ -84,6 +84,16 @@ def test_a_package_with_a_folder_around_it_is_opened(write):
     assert open_packed(write(top="my_model/")).root.name == "my_model"
 
 
+def test_a_folder_is_opened_by_any_path_to_it(write, tmp_path, monkeypatch):
+    shutil.unpack_archive(write(bpemodel="bpe"), tmp_path / "a" / "folder")
+    (tmp_path / "a" / "folder" / "bpe").touch()
+    monkeypatch.chdir(tmp_path / "a")
+    for path in ("folder", "../a/folder", str(tmp_path / "a" / ".." / "a" / "folder")):
+        model = open_packed(path)
+        assert model.root == tmp_path / "a" / "folder"
+        assert model.read_config()["bpemodel"] == str(model.root / "bpe")
+
+
 def test_a_pointer_of_git_lfs_is_named(members, write, tmp_path):
     pointer = tmp_path / "pointer.zip"
     pointer.write_bytes(LFS)
