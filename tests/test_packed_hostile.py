@@ -360,6 +360,14 @@ def test_weights_that_are_none_are_refused(members, write, unbuilt, change, said
     assert said in refused(write({WEIGHTS: saved(weights)}))
 
 
+def test_weights_whose_products_overflow_end_in_an_error_of_ours(members, write):
+    weights = weights_of(members)
+    weights["decoder.linear_in.weight"] *= 1e30
+    recognizer = espnet_hkd.from_pretrained(str(write({WEIGHTS: saved(weights)})))
+    with pytest.raises(CheckpointError, match="no score for any transcript"):
+        recognizer(speech(1.0), sample_rate=16000)
+
+
 # What it is given
 
 
