@@ -84,6 +84,16 @@ def test_a_package_with_a_folder_around_it_is_opened(write):
     assert open_packed(write(top="my_model/")).root.name == "my_model"
 
 
+def test_a_folder_is_opened_by_any_path_to_it(write, tmp_path, monkeypatch):
+    shutil.unpack_archive(write(bpemodel="bpe"), tmp_path / "a" / "folder")
+    (tmp_path / "a" / "folder" / "bpe").touch()
+    monkeypatch.chdir(tmp_path / "a")
+    for path in ("folder", "../a/folder", str(tmp_path / "a" / ".." / "a" / "folder")):
+        model = open_packed(path)
+        assert model.root == tmp_path / "a" / "folder"
+        assert model.read_config()["bpemodel"] == str(model.root / "bpe")
+
+
 def test_a_pointer_of_git_lfs_is_named(members, write, tmp_path):
     pointer = tmp_path / "pointer.zip"
     pointer.write_bytes(LFS)
@@ -348,6 +358,14 @@ def test_weights_that_are_none_are_refused(members, write, unbuilt, change, said
     weights = weights_of(members)
     weights["ctc.ctc_lo.bias"] = change(weights["ctc.ctc_lo.bias"])
     assert said in refused(write({WEIGHTS: saved(weights)}))
+
+
+def test_weights_whose_products_overflow_end_in_an_error_of_ours(members, write):
+    weights = weights_of(members)
+    weights["decoder.linear_in.weight"] *= 1e30
+    recognizer = espnet_hkd.from_pretrained(str(write({WEIGHTS: saved(weights)})))
+    with pytest.raises(CheckpointError, match="no score for any transcript"):
+        recognizer(speech(1.0), sample_rate=16000)
 
 
 # What it is given

@@ -456,9 +456,14 @@ def _resolved(config: Path, weights: Path, roots: list[Path]) -> PackedModel:
         found = (root / value for root in roots if os.path.isfile(root / value))
         return str(next(found, value))
 
+    # Without "..", so that paths in them can be compared by their beginnings.
+    roots = [Path(os.path.abspath(root)) for root in roots]
     original = read_config(config)
     _check_files(original, roots, config)
     changed = _map_paths(original, locate)
+    # These are paths even where they have no folder.
+    named = [key for key in OPENED if isinstance(changed.get(key), str)]
+    changed |= {key: locate(changed[key]) for key in named}
     if changed == original:
         return PackedModel(config, weights, roots[0])
     kept = _temporary_folder()

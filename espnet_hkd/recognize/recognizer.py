@@ -12,6 +12,7 @@ import numpy as np
 import torch
 
 from espnet_hkd.errors import (
+    CheckpointError,
     ConfigError,
     DataError,
     HKDError,
@@ -363,7 +364,7 @@ class Recognizer:
         model = self.model
         padded = torch.nn.utils.rnn.pad_sequence(hidden, batch_first=True)
         lengths = torch.tensor([len(h) for h in hidden], device=padded.device)
-        return beam_search(
+        ranked = beam_search(
             model.decoder,
             padded,
             lengths,
@@ -375,6 +376,14 @@ class Recognizer:
             others=self._scorers,
             lock=self._lock,
         )
+        if not all(ranked):
+            raise CheckpointError(
+                "the model has no score for any transcript",
+                got="scores that are not numbers",
+                wanted="weights whose products are finite",
+                remedy="copy the model again, or ask whoever trained it",
+            )
+        return ranked
 
     def _transcript(
         self,
