@@ -125,6 +125,8 @@ def browser() -> Iterator[webdriver.Chrome]:
         options.add_argument(argument)
     options.set_capability("goog:loggingPrefs", {"performance": "ALL"})
     chrome = webdriver.Chrome(options=options, service=Service(driver))
+    # Else a page that takes 120 s to open, or a driver that does, counts as lost.
+    chrome.command_executor.client_config.timeout = PATIENCE
     chrome.set_page_load_timeout(PATIENCE)
     yield chrome
     chrome.quit()
