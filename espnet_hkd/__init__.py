@@ -23,7 +23,7 @@ if TYPE_CHECKING:
         linguistic_regression_loss,
         quantity_loss,
     )
-    from espnet_hkd.recognize import Recognizer, TokenTime, Transcript
+    from espnet_hkd.recognize import Recognizer, TokenTime, Transcript, WordTime
     from espnet_hkd.teacher.store import TeacherEntry, TeacherStore
 
 __all__ = [
@@ -33,6 +33,7 @@ __all__ = [
     "TeacherStore",
     "TokenTime",
     "Transcript",
+    "WordTime",
     "__version__",
     "acoustic_contrastive_loss",
     "from_pretrained",
@@ -55,7 +56,7 @@ _HOMES = {
         "linguistic_regression_loss",
         "quantity_loss",
     ),
-    "espnet_hkd.recognize": ("Recognizer", "TokenTime", "Transcript"),
+    "espnet_hkd.recognize": ("Recognizer", "TokenTime", "Transcript", "WordTime"),
     "espnet_hkd.teacher.store": ("TeacherEntry", "TeacherStore"),
 }
 
