@@ -5,8 +5,9 @@
 
 Decodes the recordings of a Kaldi-style set with beam 10 and CTC weight 0.3, model
 loaded, one thread, with the baseline's packed model of AN4 (else this checkout's), and
-prints a table in Markdown. Both sides run in processes of their own, in turn; times are medians of the
-rounds. CPU time decides, since others may use the machine; wall time stands beside it.
+prints a table in Markdown. Both sides run in processes of their own, in turn; times are
+medians of the rounds. CPU time decides, since others may use the machine; wall time
+stands beside it.
 Without `--baseline` only what needs none is measured.
 """
 
