@@ -4,9 +4,10 @@
     python benchmarks/decode.py AN4/test --baseline ../before
 
 Decodes the recordings of a Kaldi-style set with beam 10 and CTC weight 0.3, model
-loaded, one thread, with the packed model of each checkout, and prints a table in
-Markdown. Both sides run in processes of their own, in turn; times are medians of the
-rounds. CPU time decides, since others may use the machine; wall time stands beside it.
+loaded, one thread, with the baseline's packed model of AN4 (else this checkout's), and
+prints a table in Markdown. Both sides run in processes of their own, in turn; times are
+medians of the rounds. CPU time decides, since others may use the machine; wall time
+stands beside it.
 Without `--baseline` only what needs none is measured.
 """
 
@@ -64,6 +65,7 @@ def get_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--pieces", type=int, default=4, help="pieces of 30 s; default: 4"
     )
+    parser.add_argument("--model", type=Path, help=argparse.SUPPRESS)
     parser.add_argument("--work", metavar="CHECKOUT", help=argparse.SUPPRESS)
     return parser
 
@@ -72,7 +74,8 @@ class Worker:
     """A process that decodes with one checkout."""
 
     def __init__(self, checkout: Path, args: argparse.Namespace) -> None:
-        options = ["--pieces", str(args.pieces)]
+        model = (args.baseline or HERE).resolve() / MODEL
+        options = ["--pieces", str(args.pieces), "--model", str(model)]
         if args.limit:
             options += ["--limit", str(args.limit)]
         self._process = subprocess.Popen(
@@ -121,7 +124,7 @@ def work(checkout: Path, args: argparse.Namespace) -> None:
     logging.disable(logging.WARNING)
     torch.set_num_threads(1)
     with torch.no_grad():
-        tasks = Tasks(checkout, args)
+        tasks = Tasks(args)
         for line in sys.stdin:
             task = getattr(tasks, line.strip())
             cpu, wall = time.process_time(), time.perf_counter()
@@ -138,13 +141,13 @@ def work(checkout: Path, args: argparse.Namespace) -> None:
 class Tasks:
     """What can be timed; each returns texts."""
 
-    def __init__(self, checkout: Path, args: argparse.Namespace) -> None:
+    def __init__(self, args: argparse.Namespace) -> None:
         import numpy as np
         import soundfile
 
         import espnet_hkd
 
-        self.model = str(checkout / MODEL)
+        self.model = str(args.model)
         self.recognizer_: Any = espnet_hkd.from_pretrained(self.model)
         rows = (args.data / "wav.scp").read_text().splitlines()[: args.limit]
         self.audio = []

@@ -12,7 +12,6 @@ import numpy as np
 import torch
 
 from espnet_hkd.errors import (
-    CheckpointError,
     ConfigError,
     DataError,
     HKDError,
