@@ -57,7 +57,7 @@ def align(
     path = np.empty(frames, np.int64)
     for t in range(frames - 1, -1, -1):
         path[t] = state
-        state -= back[t, state]
+        state -= int(back[t, state])
     first = np.searchsorted(path, 2 * np.arange(len(labels)) + 1)
     last = np.searchsorted(path, 2 * np.arange(len(labels)) + 1, side="right")
     return np.stack([first, last], axis=1)
