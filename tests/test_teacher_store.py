@@ -23,6 +23,7 @@ from espnet_hkd.teacher.build import build_store, merge_store
 from espnet_hkd.teacher.shard import file_sha256 as digest
 from espnet_hkd.teacher.store import TeacherStore, shard_of
 from espnet_hkd.teacher.text import text_key
+from tests.soak.stores import check
 from tests.teacher_material import (
     SETTINGS,
     TEXTS,
@@ -81,6 +82,29 @@ def test_the_layout_is_format_1(tmp_path):
             "states": (np.float16, (pieces, 5)),
             "spans": (np.int32, (pieces, 2)),
         }
+
+
+def test_a_shard_whose_tensors_stand_in_another_order_is_read(tmp_path):
+    """As versions before the library wrote those of float32: spans before states."""
+    settings = replace(SETTINGS, dtype="float32")
+    build_words(TEXTS, tmp_path, shards=1, settings=settings)
+    path = tmp_path / "shard-00000.safetensors"
+    tensors = safetensors.numpy.load_file(path)
+    fields, data = {}, b""
+    kinds = {"offsets": "I64", "spans": "I32", "states": "F32", "keys": "U8"}
+    for name, kind in kinds.items():
+        begin, array = len(data), tensors[name]
+        data += array.tobytes()
+        offsets = [begin, len(data)]
+        fields[name] = {"dtype": kind, "shape": array.shape, "data_offsets": offsets}
+    header = json.dumps(fields).encode()
+    header += b" " * (-len(header) % 8)
+    path.write_bytes(len(header).to_bytes(8, "little") + header + data)
+    record = json.loads((tmp_path / "store.json").read_text())
+    record["shards"][0] |= {"sha256": digest(path), "bytes": path.stat().st_size}
+    (tmp_path / "store.json").write_text(json.dumps(record))
+    assert build_words(TEXTS, tmp_path, settings=settings).read == 0
+    assert check(tmp_path, TEXTS, dtype="float32") == ""
 
 
 def test_states_can_be_kept_in_float32(tmp_path):

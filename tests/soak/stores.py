@@ -77,7 +77,7 @@ def race(folder: Path, draw: random.Random, *, with_kill: bool) -> tuple[str, bo
     return check(folder, [text for texts in sets for text in texts]), died
 
 
-def check(folder: Path, texts: list[str]) -> str:
+def check(folder: Path, texts: list[str], *, dtype: str = "float16") -> str:
     """What is wrong with a store that should hold these texts; "" if nothing."""
     try:
         store = TeacherStore.open(folder)
@@ -88,7 +88,7 @@ def check(folder: Path, texts: list[str]) -> str:
     if missing:
         return f"{missing} of {len(texts)} texts are missing"
     for index, states, _ in read_words(texts):
-        if not np.array_equal(store[texts[index]].states, states.astype("float16")):
+        if not np.array_equal(store[texts[index]].states, states.astype(dtype)):
             return f"the states of {texts[index]!r} are not its own"
     left = {path.suffix for path in folder.iterdir()} - {".json", ".safetensors"}
     return f"left behind: {left}" if left else ""
