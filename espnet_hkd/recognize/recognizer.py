@@ -12,6 +12,7 @@ import numpy as np
 import torch
 
 from espnet_hkd.errors import (
+    CheckpointError,
     ConfigError,
     DataError,
     HKDError,
