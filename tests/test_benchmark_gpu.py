@@ -5,6 +5,8 @@ import torch
 
 from benchmarks import gpu
 
+pytestmark = pytest.mark.slow
+
 
 def test_all_parts_run_and_say_that_they_claim_nothing(tmp_path, monkeypatch):
     monkeypatch.delenv("HKD_CIF", raising=False)
