@@ -108,7 +108,8 @@ def test_training_does_not_depend_on_what_the_padding_holds():
         results.append([*gradients, *encoder.buffers()])
     for other in results[1:]:
         for expected, value in zip(results[0], other, strict=True):
-            torch.testing.assert_close(value, expected, rtol=1e-4, atol=1e-5)
+            # Sums over frames are rounded in another order on other CPUs.
+            torch.testing.assert_close(value, expected, rtol=1e-4, atol=5e-5)
 
 
 def test_bfloat16_stays_near_float32():

@@ -161,7 +161,13 @@ def test_files_of_any_rate_width_and_channels_are_read(recognizer, tmp_path):
     soundfile.write(tmp_path / "b.wav", stereo, 16000, subtype="FLOAT")
     paths = [tmp_path / "a.wav", str(tmp_path / "b.wav")]
     array, mono, both = recognizer([audio, *paths], sample_rate=16000)
-    assert array == mono == both
+    # Encoded together, so alike up to rounding.
+    for other in (mono, both):
+        assert other.text == array.text
+        assert other.score == pytest.approx(array.score, rel=1e-5)
+        for one, same in zip(other.tokens, array.tokens, strict=True):
+            assert one[0] == same[0]
+            assert one[1:] == pytest.approx(same[1:], rel=1e-3, abs=1e-6)
     (wide,) = recognizer(np.repeat(audio, 2), sample_rate=32000)
     assert len(wide.tokens) == pytest.approx(len(array.tokens), abs=3)
     integers = (audio * 32768).astype(np.int16)
@@ -356,10 +362,9 @@ def test_examples_of_the_readme_and_of_docstrings_run(recipe, monkeypatch, capsy
         assert result.failed == 0
     readme = (REPOSITORY / "README.md").read_text(encoding="utf-8")
     (block,) = re.findall(r"```python\n(.*?)```", readme, re.S)
-    (named,) = re.findall(r'"(egs2/[^"]*\.zip)"', block)
-    assert (REPOSITORY / named).is_file()
-    # What it hears in noise is not worth a test; the random model says more.
-    code = block.replace(named, "model.zip")
+    # What a trained model hears in noise is not worth a test; the random one says more.
+    soundfile.write("two.wav", speech(2.0), 16000)
+    code = block.replace("MODEL.zip", "model.zip")
     exec(compile(code, "README.md", "exec"), {})
     assert len(capsys.readouterr().out.splitlines()) > 2
 

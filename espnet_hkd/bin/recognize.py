@@ -23,7 +23,6 @@ from espnet_hkd.bin.command import Parser, Switch
 from espnet_hkd.errors import DataError, HKDError
 from espnet_hkd.files import read_table
 from espnet_hkd.speech.formats import FORMATS, NAMED, SUFFIXES, distinct_names
-from espnet_hkd.speech.sources import name_of
 
 # What libsndfile reads, by the endings in use.
 ENDINGS = (".wav", ".flac", ".ogg", ".oga", ".opus", ".mp3", ".aiff", ".aif", ".au")
@@ -92,6 +91,8 @@ def find_inputs(given: Sequence[str]) -> Iterable[Input]:
     Raises:
         DataError: A folder has none, a wav.scp cannot be read, or `-` is not alone.
     """
+    from espnet_hkd.speech.sources import name_of
+
     if "-" in given:
         if len(given) > 1:
             raise DataError(
@@ -130,6 +131,8 @@ def _in_folder(folder: Path) -> list[str]:
 
 
 def _listed(lines: Iterable[bytes]) -> Iterator[Input]:
+    from espnet_hkd.speech.sources import name_of
+
     for number, line in enumerate(lines, 1):
         path = os.fsdecode(line.rstrip(b"\r\n"))
         if path:
