@@ -160,7 +160,9 @@ def test_files_of_any_rate_width_and_channels_are_read(recognizer, tmp_path):
     stereo = np.stack([audio, audio], axis=1)
     soundfile.write(tmp_path / "b.wav", stereo, 16000, subtype="FLOAT")
     paths = [tmp_path / "a.wav", str(tmp_path / "b.wav")]
-    array, mono, both = recognizer([audio, *paths], sample_rate=16000)
+    array, mono, both = (
+        recognizer(given, sample_rate=16000)[0] for given in (audio, *paths)
+    )
     assert array == mono == both
     (wide,) = recognizer(np.repeat(audio, 2), sample_rate=32000)
     assert len(wide.tokens) == pytest.approx(len(array.tokens), abs=3)
