@@ -29,6 +29,7 @@ GROUPS: dict[str, dict[str, str]] = {
         "units": "espnet_hkd.bin.units",
         "parameters": "espnet_hkd.bin.parameters",
         "cost": "espnet_hkd.bin.cost",
+        "fit-weights": "espnet_hkd.bin.fit_weights",
     },
     "judge what was trained": {
         "compare": "espnet_hkd.bin.compare_systems",

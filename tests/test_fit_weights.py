@@ -6,6 +6,7 @@ import pytest
 import torch
 
 import espnet_hkd
+from espnet_hkd.bin.fit_weights import main
 from espnet_hkd.cif import WeightPredictor
 from espnet_hkd.nets.weight_fit import (
     Encoded,
@@ -13,7 +14,6 @@ from espnet_hkd.nets.weight_fit import (
     utterance_mass,
     weights_to_keep,
 )
-from espnet_hkd.recipes.fit_weights import main
 from tests.small_models import SIZE, speech, write_experiment
 
 
@@ -113,7 +113,7 @@ def arguments(tmp_path, corpus, *more):
 
 def test_an_experiment_gets_a_floor_and_new_weights_and_nothing_else(tmp_path, corpus):
     write_experiment(tmp_path / "exp")
-    assert main(arguments(tmp_path, corpus, "--floor=0.1", "--pause_prob=0.9")) == 0
+    main(arguments(tmp_path, corpus, "--floor=0.1", "--pause_prob=0.9"))
     old = espnet_hkd.from_pretrained(tmp_path / "exp").model
     new = espnet_hkd.from_pretrained(tmp_path / "fitted").model
     assert old.decoder.weight_predictor.floor == 0.0
@@ -123,25 +123,25 @@ def test_an_experiment_gets_a_floor_and_new_weights_and_nothing_else(tmp_path, c
     assert changed == {n for n in was if n.startswith("decoder.weight_predictor.")}
 
 
-def test_an_experiment_that_is_there_is_not_written_over(tmp_path, corpus, capsys):
+def test_an_experiment_that_is_there_is_not_written_over(tmp_path, corpus):
     write_experiment(tmp_path / "exp")
     write_experiment(tmp_path / "fitted", seed=1)
     before = (tmp_path / "fitted" / "config.yaml").read_text()
-    assert main(arguments(tmp_path, corpus)) == 1
-    assert "is an experiment already" in capsys.readouterr().err
+    with pytest.raises(SystemExit, match="is an experiment already"):
+        main(arguments(tmp_path, corpus))
     assert (tmp_path / "fitted" / "config.yaml").read_text() == before
 
 
-def test_audio_without_transcript_is_named(tmp_path, corpus, capsys):
+def test_audio_without_transcript_is_named(tmp_path, corpus):
     write_experiment(tmp_path / "exp")
     (corpus / "text").write_text("u0 HELLO\n")
-    assert main(arguments(tmp_path, corpus)) == 1
-    assert "u1" in capsys.readouterr().err
+    with pytest.raises(SystemExit, match="u1"):
+        main(arguments(tmp_path, corpus))
 
 
-def test_numbers_that_cannot_be_are_refused(tmp_path, corpus, capsys):
+def test_numbers_that_cannot_be_are_refused(tmp_path, corpus):
     write_experiment(tmp_path / "exp")
-    assert main(arguments(tmp_path, corpus, "--floor=1.5")) == 1
-    assert main(arguments(tmp_path, corpus, "--pause_prob=2")) == 1
+    for option in ("--floor=1.5", "--pause_prob=2"):
+        with pytest.raises(SystemExit, match="out of range"):
+            main(arguments(tmp_path, corpus, option))
     assert not (tmp_path / "fitted").exists()
-    assert capsys.readouterr().err.count("fit_weights:") == 2

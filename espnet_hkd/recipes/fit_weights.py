@@ -1,59 +1,17 @@
-#!/usr/bin/env python3
-"""Fit the CIF weights of a trained model anew: a floor under them, nothing in pauses.
-
-The encoder, CTC and decoder stay as they are. Each training utterance is encoded once,
-with the speeds that the model was trained with and with pauses put in, and the few
-parameters that turn encoder frames into weights learn how many tokens it has: minutes
-on a CPU, where training takes hours.
-
-    python3 -m espnet_hkd.recipes.fit_weights exp/asr_hkd dump/raw/train \\
-        --out exp/asr_hkd_pauses
-    ./run.sh --stage 12 --asr_tag hkd_pauses
-"""
+"""The CIF weights of a trained model, fitted anew to speech with pauses."""
 
 from __future__ import annotations
 
-import argparse
-import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from espnet_hkd.checks import check_number
-from espnet_hkd.errors import ConfigError, DataError, HKDError
+from espnet_hkd.errors import ConfigError, DataError
 from espnet_hkd.files import read_table
 
 CHECKPOINT = "train.total_count.ave.pth"
 PREDICTOR = "decoder.weight_predictor."
-
-
-def get_parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        description=(__doc__ or "").partition("\n")[0],
-        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
-    )
-    parser.add_argument("model", help="experiment, as from_pretrained takes it")
-    parser.add_argument("data", type=Path, help="folder with text and wav.scp (files)")
-    parser.add_argument("--out", type=Path, required=True, help="experiment to write")
-    parser.add_argument("--floor", type=float, default=0.05, help="weight_floor")
-    parser.add_argument("--pause_prob", type=float, default=0.5)
-    parser.add_argument(
-        "--pause_seconds",
-        type=float,
-        nargs=2,
-        default=(0.3, 12.0),
-        metavar=("SHORTEST", "LONGEST"),
-    )
-    parser.add_argument("--pause_only_prob", type=float, default=0.05)
-    parser.add_argument("--epochs", type=int, default=8)
-    parser.add_argument("--rate", type=float, default=0.002, help="learning rate")
-    parser.add_argument(
-        "--keep",
-        type=float,
-        default=4.0,
-        help="how much the weights of utterances without a pause stay as they were",
-    )
-    parser.add_argument("--seed", type=int, default=0)
-    return parser
 
 
 def encode_set(
@@ -154,38 +112,69 @@ def write_experiment(
     )
 
 
-def fit(args: argparse.Namespace) -> str:
-    """Do all of it; what was done, in a line."""
+def fit(
+    model: str,
+    data: Path,
+    out: Path,
+    *,
+    floor: float = 0.05,
+    pause_prob: float = 0.5,
+    pause_seconds: Sequence[float] = (0.3, 12.0),
+    pause_only_prob: float = 0.05,
+    epochs: int = 8,
+    rate: float = 0.002,
+    keep: float = 4.0,
+    seed: int = 0,
+) -> str:
+    """Write an experiment whose weights were fitted; what was done, in a line.
+
+    Args:
+        model: An experiment, as `espnet_hkd.from_pretrained` takes it.
+        data: Kaldi-style set that it was trained on.
+        out: Experiment to write.
+        floor: `weight_floor` of the new model.
+        pause_prob: Share of the utterances that get a pause.
+        pause_seconds: Shortest and longest pause.
+        pause_only_prob: Share that becomes a pause without words.
+        epochs: Passes over the set.
+        rate: Learning rate.
+        keep: How much the weights of utterances without a pause stay as they were.
+        seed: Of all that is drawn.
+
+    Raises:
+        HKDError: The model or the set cannot be read, `out` is there already, or a
+            number is out of range.
+    """
     import espnet_hkd
     from espnet_hkd.cif import WeightPredictor
     from espnet_hkd.nets.weight_fit import fit_weights
     from espnet_hkd.pretrained.files import read_config
     from espnet_hkd.pretrained.packed import open_packed
 
-    if (args.out / CHECKPOINT).exists():
+    if (out / CHECKPOINT).exists():
         raise ConfigError(
-            f"{args.out} is an experiment already",
+            f"{out} is an experiment already",
             got=f"{CHECKPOINT} in it",
             wanted="a folder to make",
             remedy="give another --out, or remove it",
         )
-    packed = open_packed(args.model)
+    packed = open_packed(model)
     # As it stands in the experiment: paths in it are relative to the recipe's folder.
-    own = Path(args.model) / "config.yaml"
+    own = Path(model) / "config.yaml"
     config = read_config(own) if own.is_file() else packed.read_config()
-    recognizer = espnet_hkd.from_pretrained(args.model)
+    recognizer = espnet_hkd.from_pretrained(model)
     decoder = recognizer.model.decoder
     # Made first: what is out of range is refused before the long work.
     start = WeightPredictor(
         decoder.embed.embedding_dim,
         initial_weight=config["decoder_conf"].get("initial_weight", 0.25),
         dropout_rate=config["decoder_conf"].get("dropout_rate", 0.2),
-        floor=args.floor,
+        floor=floor,
     )
     start.load_state_dict(decoder.weight_predictor.state_dict())
     share = check_number(
         "--pause_prob and --pause_only_prob together",
-        args.pause_prob + args.pause_only_prob,
+        pause_prob + pause_only_prob,
         least=0.0,
         most=1.0,
     )
@@ -193,14 +182,14 @@ def fit(args: argparse.Namespace) -> str:
     paused = make_preprocessor(
         config,
         recognizer.sample_rate,
-        pause_prob=args.pause_prob / max(share, 1e-6),
-        pause_only_prob=args.pause_only_prob / max(share, 1e-6),
-        pause_seconds=list(args.pause_seconds),
+        pause_prob=pause_prob / max(share, 1e-6),
+        pause_only_prob=pause_only_prob / max(share, 1e-6),
+        pause_seconds=list(pause_seconds),
     )
-    encoded = encode_set(recognizer, plain, paused, args.data, share, args.seed)
+    encoded = encode_set(recognizer, plain, paused, data, share, seed)
     if not encoded:
         raise DataError(
-            f"{args.data} is empty",
+            f"{data} is empty",
             got="no utterance",
             wanted="the set that the model was trained on",
             remedy="correct the folder, or run stages 1 to 4",
@@ -208,29 +197,15 @@ def fit(args: argparse.Namespace) -> str:
     fitted = fit_weights(
         start,
         encoded,
-        epochs=args.epochs,
-        rate=args.rate,
-        keep=args.keep,
-        seed=args.seed,
+        epochs=epochs,
+        rate=rate,
+        keep=keep,
+        seed=seed,
     )
-    config["decoder_conf"] = config["decoder_conf"] | {"weight_floor": args.floor}
+    config["decoder_conf"] = config["decoder_conf"] | {"weight_floor": floor}
     weights = {PREDICTOR + key: value for key, value in fitted.state_dict().items()}
-    write_experiment(packed, args.out, config, weights)
+    write_experiment(packed, out, config, weights)
     return (
-        f"{args.out}: weights fitted to {len(encoded)} utterances of {args.data}, "
-        f"floor {args.floor}, on the rest of {args.model}"
+        f"{out}: weights fitted to {len(encoded)} utterances of {data}, "
+        f"floor {floor}, on the rest of {model}"
     )
-
-
-def main(argv: list[str] | None = None) -> int:
-    args = get_parser().parse_args(argv)
-    try:
-        print(fit(args))
-    except HKDError as error:
-        print(f"fit_weights: {error}", file=sys.stderr)
-        return 1
-    return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())
