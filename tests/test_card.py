@@ -183,7 +183,7 @@ def test_description_names_what_there_is(recipe: Path):
     text = describe(recipe / "model.zip")
     assert "29 (char)" in text
     assert "tiny-bert, layer 6 (acd_weight 1.0, lrd_weight 0.01)" in text
-    assert "beam_size 4, ctc_weight 0.3" in text
+    assert "ctc_weight 0.3, beam_size 4" in text
     assert "none: an experiment" in describe(recipe / "exp" / "asr_hkd")
 
 

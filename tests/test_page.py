@@ -215,12 +215,11 @@ def test_a_file_is_transcribed_and_a_click_on_a_word_plays_from_there(
             assert re.match(r"1\n00:00:0\d,\d{3} --> 00:00:0\d,\d{3}\n", text)
 
 
-def test_the_model_and_its_options_can_be_chosen(server, browser, spoken):
+def test_the_model_can_be_chosen(server, browser, spoken):
     browser.get(server.address)
     wait(browser, lambda b: find(b, "#model input"))[0].click()
     names = wait(browser, lambda b: find(b, "[role=option]"))
-    assert [name.text.strip("\u2713 ") for name in names] == ["an4_hkd", "other"]
-    assert find(browser, "#beam, #ctc, #tail") or "How to decode" in browser.page_source
+    assert [name.text.strip("\u2713 \n") for name in names] == ["an4_hkd", "other"]
 
 
 @pytest.mark.parametrize(

@@ -48,7 +48,9 @@ class Trainer:
     attention: ClassVar[list] = []
 
     @classmethod
-    def plot_attention(cls, model, folder, writer, iterator, reporter, options):
+    def plot_attention(
+        cls, model, output_dir, summary_writer, iterator, reporter, options
+    ):
         cls.attention.append(list(iterator))
 
 

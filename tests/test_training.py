@@ -86,14 +86,14 @@ def test_half_precision_learns_with_exact_counts(dtype):
     model = make_model(**HKD).train()
     batch = make_batch(lengths=(190, 133, 60), labels=(20, 11, 4), teacher_dim=8)
     fired = []
-    teach = model.decoder.teach
+    teacher_forced = model.decoder.teacher_forced
 
     def watched(*args):
-        output = teach(*args)
+        output = teacher_forced(*args)
         fired.append(output.fired)
         return output
 
-    model.decoder.teach = watched
+    model.decoder.teacher_forced = watched
     optimizer = torch.optim.AdamW(model.parameters(), lr=0.003)
     scaler = torch.amp.GradScaler("cpu")
     losses = []
