@@ -37,7 +37,7 @@ pytestmark = pytest.mark.slow
 
 MODEL = RECIPE / "pretrained" / "an4_hkd.zip"
 # Longer than any step takes on a machine that does other work, too.
-PATIENCE = 600
+PATIENCE = 180
 # Starts the page and writes down every address that this process asks for.
 WATCHED = """
 import sys
@@ -319,20 +319,20 @@ def test_a_long_recording_says_how_far_it_is_and_its_times_go_on(
     recognizer, spoken, tmp_path
 ):
     speech, rate = soundfile.read(spoken)
-    pause = np.zeros(45 * rate)
+    pause = np.zeros(31 * rate)
     audio = tmp_path / "long.wav"
     soundfile.write(audio, np.concatenate([speech, pause, pause, pause, speech]), rate)
     seconds = []
     got = transcribe(recognizer, audio, Options(1, 0.0, 0.5), seconds.append)
     (whole,) = recognizer(audio, beam=1, ctc_weight=0.0, tail=0.5)
-    assert len(seconds) >= 5
+    assert len(seconds) >= 4
     assert seconds == sorted(seconds)
     assert seconds[-1] == pytest.approx(soundfile.info(audio).duration, abs=0.01)
     assert got.text == whole.text != ""
     for mine, theirs in ((got.tokens, whole.tokens), (got.words, whole.words)):
         starts = [each.start for each in theirs]
         assert [each.start for each in mine] == pytest.approx(starts)
-    assert got.words[-1].start > 135
+    assert got.words[-1].start > 3 * 31
 
 
 def test_what_words_hold_is_no_html():

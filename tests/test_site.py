@@ -78,7 +78,7 @@ def test_pages_of_other_folders_link_to_each_other(site: Path):
 def test_the_page_of_errors_has_message_and_remedy_of_each():
     pages = load_program(TOOLS / "site_pages.py")
     text = pages.errors_page()
-    assert "### there is no audio file PATH\n" in text
+    assert "### there is no audio file NAME\n" in text
     assert "- **remedy**: correct the path\n" in text
     kinds = set(pages.error_classes())
     assert kinds >= {"HKDError", "DataError", "CheckpointError", "StoreError"}

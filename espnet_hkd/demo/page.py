@@ -115,7 +115,10 @@ class Page:
                 recognizer,
                 Path(audio),
                 options,
-                lambda done: progress(done / seconds, desc="recognising"),
+                # A file may hold no sample at all.
+                lambda done: progress(
+                    done / seconds if seconds else 1.0, desc="recognising"
+                ),
             )
             notes, figure = [], None
             if transcript.tokens:

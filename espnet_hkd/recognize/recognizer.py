@@ -279,7 +279,7 @@ class Recognizer:
             DataError: It is longer than 30 s or too short to encode.
             SearchError: The model has no CTC.
         """
-        if self.model.ctc is None:
+        if self.model.ctc_weight == 0:
             raise SearchError(
                 "there is no CTC to read",
                 got="a model trained with `ctc_weight: 0`",
