@@ -293,6 +293,7 @@ def test_upload_without_a_name_or_git_lfs_is_refused_before_any_work(publishing)
     assert not (publishing.folder / "data").exists()
 
 
+@pytest.mark.slow
 def test_recipe_packs_the_card_and_publishes_a_model_that_loads(
     publishing, tmp_path, monkeypatch
 ):

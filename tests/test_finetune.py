@@ -87,6 +87,7 @@ def assert_rows_carried(new, old) -> None:
                 assert not (new[name][row] == old[name]).all(-1).any(), token
 
 
+@pytest.mark.slow
 def test_training_from_a_zip_keeps_all_but_the_new_tokens(recipe, weights, tmp_path):
     trained = train(recipe, tmp_path / "new", "--init_param", str(recipe / "model.zip"))
     assert_rows_carried(trained, weights)
