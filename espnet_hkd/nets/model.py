@@ -208,7 +208,7 @@ class CIFASRModel(ESPnetASRModel):
                 teacher_dim,
                 wanted=", the width of the teacher's states when acd_weight or "
                 "lrd_weight is above 0: 384 for MiniLM-L6, 768 for BERT-base",
-                remedy="`python -m espnet_hkd.bin.inspect_teacher STORE` prints it",
+                remedy="`espnet-hkd inspect-teacher STORE` prints it",
             )
         self.teacher_dim = teacher_dim
         tokens = list(token_list)
