@@ -13,12 +13,12 @@ Letters: B utterances, T frames, V vocabulary, N hypotheses, S candidates of eac
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
-from functools import wraps
 from typing import NamedTuple
 
 import numba
 import numpy as np
+
+from espnet_hkd.compiling import compile_loops
 
 # What ESPnet takes for the logarithm of zero.
 LOG_ZERO = -1.0e10
@@ -111,26 +111,6 @@ class PrefixScorer:
         return Prefixes(utterance, np.asarray(labels), forward, score, end)
 
 
-def _compile(loops: Callable) -> Callable:
-    """Compile at the first call, and keep the machine code for later processes."""
-    options = {"nogil": True, "error_model": "numpy"}
-    try:
-        compiled = numba.njit(cache=True, **options)(loops)
-    except RuntimeError:
-        # Neither the package's folder nor the user's cache can be written.
-        compiled = numba.njit(**options)(loops)
-
-    @wraps(loops)
-    def run(*arguments):
-        try:
-            return compiled(*arguments)
-        except OSError:
-            # Compiled, but not kept: the disk is full.
-            return compiled(*arguments)
-
-    return run
-
-
 @numba.njit(inline="always")
 def _add(a, b):
     """log(exp(a) + exp(b))."""
@@ -147,7 +127,7 @@ def _before(forward, t, repeated):
     return forward[t, 1] if repeated else _add(forward[t, 0], forward[t, 1])
 
 
-@_compile
+@compile_loops(error_model="numpy")
 def _score(logp, lengths, blank, utterance, last, forward, labels):
     number, candidates = labels.shape
     frames = logp.shape[2]
@@ -180,7 +160,7 @@ def _score(logp, lengths, blank, utterance, last, forward, labels):
     return scores
 
 
-@_compile
+@compile_loops(error_model="numpy")
 def _extend(logp, lengths, blank, utterance, last, forward, parents, labels):
     number = len(parents)
     frames = logp.shape[2]
