@@ -1,7 +1,7 @@
 """Continuous integrate-and-fire on CPU: the loops of its definition, compiled by numba.
 
 `espnet_hkd.cif` says what is calculated. On CPU half of the time of
-`espnet_hkd.cif.operators` goes into its list of pairs; here each direction walks along
+`espnet_hkd.cif.operators` goes into its list of pairs; here each pass reads
 the line of masses once, frame by frame, and keeps nothing of size T x U.
 
 Letters: B utterances, T frames, U tokens, D width.

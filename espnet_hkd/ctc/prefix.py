@@ -172,22 +172,22 @@ def _extend(logp, lengths, blank, utterance, last, forward, parents, labels):
         b = utterance[n]
         length = lengths[b]
         x = logp[b, labels[m]]
-        silent = logp[b, blank]
+        blanks = logp[b, blank]
         repeated = labels[m] == last[n]
-        said = LOG_ZERO
-        silence = LOG_ZERO
+        in_label = LOG_ZERO
+        in_blank = LOG_ZERO
         score = LOG_ZERO
         for t in range(length):
             if t == 0:
                 before = 0.0 if last[n] < 0 else LOG_ZERO
             else:
                 before = _before(forward[n], t - 1, repeated)
-            stays = _add(said, silence) + silent[t]
-            said = _add(said, before) + x[t]
-            silence = stays
+            next_blank = _add(in_label, in_blank) + blanks[t]
+            in_label = _add(in_label, before) + x[t]
+            in_blank = next_blank
             score = _add(score, before + x[t])
-            new[m, t, 0] = said
-            new[m, t, 1] = silence
+            new[m, t, 0] = in_label
+            new[m, t, 1] = in_blank
         scores[m] = score
-        ends[m] = _add(said, silence)
+        ends[m] = _add(in_label, in_blank)
     return new, scores, ends

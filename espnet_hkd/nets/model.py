@@ -216,7 +216,7 @@ class CIFASRModel(Distillation, ESPnetASRModel):
         )
         if self.count_align_weight > 0 and ctc_weight == 0:
             raise ConfigError(
-                "CTC cannot teach the count of a model without CTC",
+                "CTC cannot supervise the weights of a model without CTC",
                 got=f"count_align_weight {count_align_weight}, ctc_weight 0",
                 wanted="a ctc_weight above 0",
                 remedy="set it, or set count_align_weight to 0",
