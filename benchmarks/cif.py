@@ -1,6 +1,6 @@
 """How fast is integrate_and_fire, and how far from the limit of the machine?
 
-Runs, in turns so that the machine's moods hit all alike:
+Runs, in turns, so that what else the machine does slows all alike:
 
 - ours: `espnet_hkd.cif.integrate_and_fire`,
 - limit: `cif_limit.cpp`, compiled here, which reads every frame once,

@@ -445,7 +445,7 @@ def training_row(bench: Bench, name: str, conf: dict, batch: dict) -> list[str]:
         parts.wrap(model, "_encode_layers", "encoder")
         parts.wrap(model.decoder, "teacher_forced", "CIF and decoder")
         parts.wrap(model, "_ctc_term", "CTC")
-        parts.wrap(model, "_distillation_terms", "distillation")
+        parts.wrap(model, "distillation_terms", "distillation")
     loss = parts.call("whole forward", forward)
     parts.call("backward", loss.backward)
     parts.call("update", update)

@@ -95,7 +95,7 @@ class HKDPreprocessor(CommonPreprocessor):
             raise ConfigError(
                 "preprocessor_conf.store is not a folder name.",
                 got=repr(store),
-                wanted="the folder extract_teacher wrote, or nothing",
+                wanted="the folder extract-teacher wrote, or nothing",
                 remedy="correct it in the training configuration",
             )
         token_type = kwargs.get("token_type")

@@ -7,7 +7,7 @@
 It stands wherever `python3` stands, above all in `asr.sh --python "python3 -m
 espnet_hkd.run"`. `--set decoder_conf.tail=0.4` overrides an option of the model's
 configuration for this process and those it starts, and logs it; to change the
-configuration itself use `espnet_hkd.bin.configure`.
+configuration itself use `espnet-hkd configure`.
 """
 
 from __future__ import annotations

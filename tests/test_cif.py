@@ -26,7 +26,7 @@ ON_GPU = [("torch", "cuda"), ("triton", "cuda")] * torch.cuda.is_available()
 
 
 @pytest.fixture(params=[COMPILED, OPERATORS, *ON_GPU], ids=" on ".join, autouse=True)
-def way(request, monkeypatch):
+def implementation(request, monkeypatch):
     """The implementation; new tensors lie on its device."""
     name, device = request.param
     monkeypatch.setenv("HKD_CIF", name)
@@ -35,12 +35,12 @@ def way(request, monkeypatch):
 
 
 @pytest.fixture
-def lengths(way):
+def lengths(implementation):
     return torch.tensor([23, 1, 17, 2, 9, 13])
 
 
 @pytest.fixture
-def targets(way):
+def targets(implementation):
     return torch.tensor([7, 3, 0, 2, 4, 30])
 
 
@@ -89,7 +89,7 @@ def fire_and_differentiate(function, lengths, targets, scale, dtype, **options):
 
 @cache
 def by_reference(lengths, targets, scale, dtype, threshold):
-    """What the plain loops say, on CPU; one way after the other asks for it."""
+    """What the plain loops say, on CPU; every implementation is compared with it."""
     targets = None if targets is None else torch.tensor(targets, device="cpu")
     lengths = torch.tensor(lengths, device="cpu")
     with torch.device("cpu"):
@@ -184,9 +184,9 @@ def test_ten_thousand_utterances_get_their_targets(dtype, threshold):
 
 @DTYPES
 @MODES
-def test_alone_equals_padded(mode, dtype, way, lengths, targets):
+def test_alone_equals_padded(mode, dtype, implementation, lengths, targets):
     # On a GPU the number of frames decides in which order their weights are added.
-    rounding = {} if way in ON_GPU else {"rtol": 0, "atol": 0}
+    rounding = {} if implementation in ON_GPU else {"rtol": 0, "atol": 0}
     hidden, weights = draw(lengths, scale=0.8, dtype=dtype)
     targets = targets if mode == TRAINING else None
     fired = integrate_and_fire(hidden, weights, lengths, targets=targets)
@@ -388,13 +388,15 @@ def no_waiting(refused: bool):
             torch.cuda.set_sync_debug_mode("default")
 
 
-@pytest.mark.parametrize("way", [OPERATORS, *ON_GPU], indirect=True)
+@pytest.mark.parametrize("implementation", [OPERATORS, *ON_GPU], indirect=True)
 @MODES
-def test_max_tokens_spares_waiting_for_the_device(mode, way, lengths, targets):
+def test_max_tokens_spares_waiting_for_the_device(
+    mode, implementation, lengths, targets
+):
     hidden, weights = draw(lengths)
     targets = targets if mode == TRAINING else None
     for max_tokens, waits in ((None, 1), (8, 0)):
-        with Watch() as watch, no_waiting(way in ON_GPU and not waits):
+        with Watch() as watch, no_waiting(implementation in ON_GPU and not waits):
             fired = integrate_and_fire(
                 hidden, weights, lengths, targets=targets, max_tokens=max_tokens
             )

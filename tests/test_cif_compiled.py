@@ -12,7 +12,8 @@ import numba
 import torch
 
 from espnet_hkd import cif
-from espnet_hkd.cif import compiled, integrate_and_fire
+from espnet_hkd.cif import integrate_and_fire
+from espnet_hkd.compiling import compile_loops
 
 LENGTHS, TARGETS = torch.tensor([900, 1000, 640]), torch.tensor([80, 100, 0])
 
@@ -76,7 +77,7 @@ def test_a_compiler_sees_the_operators():
 
 def test_machine_code_that_cannot_be_kept_is_used_all_the_same(monkeypatch):
     monkeypatch.setattr(numba.core.caching.CacheImpl, "_locator_classes", [])
-    twice = compiled._compile(lambda x: 2 * x)
+    twice = compile_loops()(lambda x: 2 * x)
     assert twice(3.0) == 6.0
 
 

@@ -280,42 +280,55 @@ def test_an_unknown_implementation_is_named(monkeypatch):
 
 
 COMPILE = """
-import sys
 import torch, triton
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
-from espnet_hkd import cif
 from espnet_hkd.cif import integrate_and_fire, triton as kernels
 from espnet_hkd.errors import ConfigError
 
 assert not kernels.INTERPRETED
-POINTERS = {
-    "sums": "fp64", "scales": "fp64", "fired": "i32", "counts": "i32", "fires": "i32",
-    "lengths": "i64", "targets": "i64", "number": "i64",
-    "hidden": "bf16", "grad": "bf16", "grad_hidden": "bf16", "states": "bf16",
-}
-CONSTANTS = {
-    "TO_TARGETS": False, "CHECKED": True, "WITH_MASS": True, "TO_HIDDEN": True,
-    "TO_WEIGHTS": True, "WIDE": kernels.tl.float32, "BLOCK": 128, "BLOCK_T": 8,
-    "BLOCK_D": 128,
-}
-OTHERS = ("weights", "mass", "ends", "products", "grad_mass", "grad_weights")
-for name in ("lay_out", "find_firings", "sum_frames", "spread_tokens", "move_ends"):
-    kernel = getattr(kernels, "_" + name)
-    signature, constants = {}, {}
-    for parameter in kernel.arg_names:
-        if parameter in CONSTANTS:
-            signature[parameter] = "constexpr"
-            constants[parameter] = CONSTANTS[parameter]
-        elif parameter in POINTERS:
-            signature[parameter] = "*" + POINTERS[parameter]
-        elif parameter in OTHERS:
-            signature[parameter] = "*fp32"
-        else:
-            signature[parameter] = "fp64" if parameter in ("slack", "tail") else "i32"
-    source = ASTSource(fn=kernel, signature=signature, constexprs=constants)
-    assert triton.compile(source, target=GPUTarget("cuda", 80, 32)).asm["cubin"]
-    print(name)
+H100 = GPUTarget("cuda", 90, 32)
+
+
+def compile_all(dtype, wide, to_targets):
+    sum_type = {kernels.tl.float32: "fp32", kernels.tl.float64: "fp64"}[wide]
+    pointers = {
+        **dict.fromkeys(("sums", "scales"), "fp64"),
+        **dict.fromkeys(("fired", "counts", "fires"), "i32"),
+        **dict.fromkeys(("lengths", "targets", "number"), "i64"),
+        **dict.fromkeys(("hidden", "grad", "grad_hidden", "states"), dtype),
+        **dict.fromkeys(("weights", "grad_weights"), dtype),
+        **dict.fromkeys(("mass", "products", "grad_mass"), sum_type),
+        "ends": "fp32",
+    }
+    tile = {"WIDE": wide, "BLOCK_T": 8, "BLOCK_D": kernels.TILE // 8}
+    mode = {"TO_TARGETS": to_targets, "BLOCK": kernels.SCAN}
+    for name, constants, warps in (
+        ("_lay_out", {**mode, "CHECKED": not to_targets}, 4),
+        ("_find_firings", {"BLOCK": 128}, 4),
+        ("_sum_frames", tile, 4),
+        ("_spread_tokens", {**tile, "TO_HIDDEN": True, "TO_WEIGHTS": True}, 8),
+        ("_move_ends", {**mode, "WITH_MASS": True, "WIDE": wide}, 4),
+    ):
+        kernel = getattr(kernels, name)
+        signature = {}
+        for parameter in kernel.arg_names:
+            if parameter in constants:
+                signature[parameter] = "constexpr"
+            elif parameter in pointers:
+                signature[parameter] = "*" + pointers[parameter]
+            else:
+                real = parameter in ("slack", "tail")
+                signature[parameter] = "fp64" if real else "i32"
+        source = ASTSource(fn=kernel, signature=signature, constexprs=constants)
+        options = {"num_warps": warps}
+        assert triton.compile(source, target=H100, options=options).asm["cubin"]
+        print(name, dtype, to_targets)
+
+
+compile_all("bf16", kernels.tl.float32, to_targets=True)
+compile_all("fp32", kernels.tl.float32, to_targets=False)
+compile_all("fp64", kernels.tl.float64, to_targets=True)
 
 one = torch.ones(1, 1, 1)
 try:
@@ -325,9 +338,13 @@ except ConfigError as error:
 """
 
 
-def test_the_kernels_compile_for_a_gpu_that_is_not_there():
-    """What the interpreter takes the compiler may refuse; CPU tensors are refused."""
+def test_the_kernels_compile_for_a_gpu_that_is_not_there(tmp_path):
+    """What the interpreter takes the compiler may refuse; CPU tensors are refused.
+
+    As they are launched on an H100, in training and in decoding.
+    """
     environment = {k: v for k, v in os.environ.items() if k != "TRITON_INTERPRET"}
+    environment["TRITON_CACHE_DIR"] = str(tmp_path)
     run = subprocess.run(
         [sys.executable, "-c", COMPILE],
         env=environment,
@@ -336,5 +353,5 @@ def test_the_kernels_compile_for_a_gpu_that_is_not_there():
     )
     assert run.returncode == 0, run.stderr
     *compiled, remedy = run.stdout.splitlines()
-    assert len(compiled) == 5
+    assert len(compiled) == 15
     assert "TRITON_INTERPRET=1" in remedy

@@ -1,4 +1,4 @@
-"""Where CTC says that tokens begin, and the weights that are taught by it."""
+"""Where CTC says that tokens begin, and the weights that follow it."""
 
 from __future__ import annotations
 

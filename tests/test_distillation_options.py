@@ -131,8 +131,8 @@ def test_extra_sentences_teach_the_decoder_and_not_the_encoder():
     assert gradient[:-1].abs().sum() > 0
     model.zero_grad()
     batch = make_extra_batch()
-    output, ys_out = _teach(model, batch)
-    extra, _ = model._extra_terms(output, ys_out, batch)
+    output, ys_out = teacher_forced(model, batch)
+    extra, _ = model.extra_terms(output, ys_out, batch, model.select(ys_out, batch))
     extra.backward()
     touched = {
         name.split(".")[0] for name, p in model.named_parameters() if p.grad is not None
@@ -141,7 +141,7 @@ def test_extra_sentences_teach_the_decoder_and_not_the_encoder():
     assert model.decoder.weight_predictor.linear.weight.grad is None
 
 
-def _teach(model, batch):
+def teacher_forced(model, batch):
     hidden, _, lengths = model._encode_layers(batch["speech"], batch["speech_lengths"])
     ys_in, ys_out = model.add_sos_eos(batch["text"], batch["text_lengths"])
     targets = batch["text_lengths"] + 1

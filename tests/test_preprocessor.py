@@ -189,7 +189,7 @@ def test_a_missing_teacher_names_utterance_transcript_and_command(store):
     message = str(caught.value)
     assert "Utterance utt-7: " in message
     assert "'GOOD BYE'" in message
-    assert "echo 'GOOD BYE' | python -m espnet_hkd.bin.extract_teacher" in message
+    assert "echo 'GOOD BYE' | espnet-hkd extract-teacher" in message
 
 
 def test_a_missing_teacher_may_be_skipped_counted_and_logged(store, caplog):

@@ -34,13 +34,13 @@ def heard(**options) -> PseudoSpeech:
     tokens = torch.arange(5).repeat(200)
     for _ in range(3):
         noise = torch.randn(1000, 2) * torch.tensor([0.5, 2.0])
-        pseudo.listen(torch.stack([tokens, -tokens], 1) + noise, tokens)
+        pseudo.update(torch.stack([tokens, -tokens], 1) + noise, tokens)
     return pseudo
 
 
 def test_text_sounds_as_its_tokens_were_heard():
     pseudo = heard(noise=0.0, confusions=0.0, masks=0.0)
-    vectors = pseudo.speak(torch.tensor([[4, 1, -1]]))
+    vectors = pseudo(torch.tensor([[4, 1, -1]]))
     torch.testing.assert_close(
         vectors,
         torch.tensor([[[4.0, -4.0], [1.0, -1.0], [0.0, 0.0]]]),
@@ -51,7 +51,7 @@ def test_text_sounds_as_its_tokens_were_heard():
 
 def test_noise_is_as_wide_as_tokens_vary():
     pseudo = heard(noise=1.0, confusions=0.0, masks=0.0)
-    vectors = pseudo.speak(torch.full((1, 20000), 2))
+    vectors = pseudo(torch.full((1, 20000), 2))
     torch.testing.assert_close(
         vectors.std(1), torch.tensor([[0.5, 2.0]]), atol=0.0, rtol=0.1
     )
@@ -60,7 +60,7 @@ def test_noise_is_as_wide_as_tokens_vary():
 def test_shares_of_the_tokens_are_confused_and_masked():
     pseudo = heard(noise=0.0, confusions=0.3, masks=0.2)
     tokens = torch.tensor([[0, 4]]).repeat(1, 10000)
-    vectors = pseudo.speak(tokens)
+    vectors = pseudo(tokens)
     masked = (vectors == 0).all(-1)
     assert masked.float().mean() == pytest.approx(0.2, abs=0.02)
     said = vectors[..., 0].round().long()

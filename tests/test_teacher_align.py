@@ -128,8 +128,8 @@ def test_white_space_as_it_came_leads_to_the_canonical_text(text, bpe):
 def test_symbols_and_spaces_overlap_nothing(bpe):
     text = "<noise> A"
     tokens = ["<noise>", "<space>", "A"]
-    by_walk = place_tokens(text, tokens, symbols={"<noise>"})
-    assert [text[b:e] for b, e in by_walk] == ["", "", "A"]
+    placed = place_tokens(text, tokens, symbols={"<noise>"})
+    assert [text[b:e] for b, e in placed] == ["", "", "A"]
     tokens = _bpe(bpe, text)
     by_bpe = place_bpe(text, tokens, bpe, symbols={"<noise>"})
     assert "<noise>" in {token.lstrip("\u2581") for token in tokens}

@@ -1,4 +1,4 @@
-"""The commands extract_teacher and inspect_teacher, as a user meets them."""
+"""`espnet-hkd extract-teacher` and `inspect-teacher`, as a user meets them."""
 
 from __future__ import annotations
 
@@ -116,9 +116,9 @@ def test_the_command_that_an_error_names_mends_the_store(
     echo, command = str(caught.value.remedy).splitlines()[0].split(" | ")
     assert shlex.split(echo) == ["echo", "YOU'D HELLO"]
     words = shlex.split(command)
-    assert words[:3] == ["python", "-m", "espnet_hkd.bin.extract_teacher"]
+    assert words[:2] == ["espnet-hkd", "extract-teacher"]
     monkeypatch.setattr("sys.stdin", io.StringIO("YOU'D HELLO\n"))
-    extract(*words[3:])
+    extract(*words[2:])
     store = TeacherStore.open(out)
     assert "YOU'D HELLO" in store
     assert "HELLO YOU" in store

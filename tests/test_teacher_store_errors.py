@@ -13,7 +13,7 @@ from tests.teacher_material import SETTINGS, TEXTS, build_words, files, flip
 
 
 def test_a_missing_store_says_how_to_make_one(tmp_path):
-    with pytest.raises(StoreError, match=r"no teacher store(.|\n)*extract_teacher"):
+    with pytest.raises(StoreError, match=r"no teacher store(.|\n)*extract-teacher"):
         TeacherStore.open(tmp_path / "none")
 
 
@@ -148,9 +148,7 @@ def test_a_missing_transcript_is_named_with_the_command_that_mends_it(tmp_path):
         TeacherStore.open(tmp_path)["IT'S  GONE"]
     message = str(caught.value)
     assert 'lacks the transcript "IT\'S GONE"' in message
-    assert (
-        "echo 'IT'\"'\"'S GONE' | python -m espnet_hkd.bin.extract_teacher" in message
-    )
+    assert "echo 'IT'\"'\"'S GONE' | espnet-hkd extract-teacher" in message
     assert f"--out {tmp_path} --plm words --layer 2 --dtype float16" in message
 
 

@@ -1,7 +1,5 @@
 """Two gloo processes train as one process with the joined batch."""
 
-import os
-
 import pytest
 import torch
 import torch.multiprocessing
@@ -61,12 +59,32 @@ def part_of(batch, rows):
     return part
 
 
-def train_step(rank, rendezvous, out, conf, without_teacher):
-    """What ESPnet's trainer does with a batch, on one rank of two."""
+JOBS = {
+    "gather": (CONF | {"acd_gather": True}, None),
+    "no_gather": (CONF | {"acd_gather": False}, None),
+    "gather, one without teacher": (CONF | {"acd_gather": True}, 1),
+    "no_gather, one without teacher": (CONF | {"acd_gather": False}, 1),
+    "means": (
+        {**CONF, "acd_gather": True, "extra_weight": 1.0, "lrd_residual": True},
+        None,
+    ),
+}
+
+
+def train_steps(rank, rendezvous, out):
+    """Each job on one rank of two."""
     torch.set_num_threads(1)
     torch.distributed.init_process_group(
         "gloo", init_method=f"file://{rendezvous}", rank=rank, world_size=2
     )
+    results = {name: train_step(rank, *job) for name, job in JOBS.items()}
+    if rank == 0:
+        torch.save(results, out)
+    torch.distributed.destroy_process_group()
+
+
+def train_step(rank, conf, without_teacher):
+    """What ESPnet's trainer does with a batch."""
     model = small_model(**conf)
     parallel = torch.nn.parallel.DistributedDataParallel(
         model, find_unused_parameters=False
@@ -88,19 +106,19 @@ def train_step(rank, rendezvous, out, conf, without_teacher):
         first = value.clone()
         torch.distributed.broadcast(first, 0)
         assert torch.equal(value, first)
-    if rank == 0:
-        result = {"loss": joined, "gradients": gradients, "stats": stats, "kept": kept}
-        torch.save(result, out)
-    torch.distributed.destroy_process_group()
+    return {"loss": joined, "gradients": gradients, "stats": stats, "kept": kept}
 
 
-def run_two(folder, conf, without_teacher=None):
-    os.environ["OMP_NUM_THREADS"] = "1"
-    out = folder / "out.pt"
-    torch.multiprocessing.spawn(
-        train_step, (folder / "rendezvous", out, conf, without_teacher), nprocs=2
-    )
-    return torch.load(out, weights_only=True)
+@pytest.fixture(scope="module")
+def results(tmp_path_factory):
+    """Of every job: processes that import ESPnet take much longer than the jobs."""
+    folder = tmp_path_factory.mktemp("ranks")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("OMP_NUM_THREADS", "1")
+        torch.multiprocessing.spawn(
+            train_steps, (folder / "rendezvous", folder / "out.pt"), nprocs=2
+        )
+    return torch.load(folder / "out.pt", weights_only=True)
 
 
 def summed(model, batches):
@@ -125,8 +143,8 @@ def assert_equal_step(result, loss, gradients):
 
 
 @pytest.mark.parametrize("gather", [True, False], ids=["gather", "no_gather"])
-def test_two_processes_equal_one_with_the_joined_batch(tmp_path, gather):
-    result = run_two(tmp_path, CONF | {"acd_gather": gather})
+def test_two_processes_equal_one_with_the_joined_batch(results, gather):
+    result = results["gather" if gather else "no_gather"]
     model = small_model(**CONF)
     batch = joined_batch()
     # Without gathering, negatives come from one's own half: the reference is the sum
@@ -136,8 +154,9 @@ def test_two_processes_equal_one_with_the_joined_batch(tmp_path, gather):
 
 
 @pytest.mark.parametrize("gather", [True, False], ids=["gather", "no_gather"])
-def test_a_rank_without_teacher_neither_hangs_nor_adds_anything(tmp_path, gather):
-    result = run_two(tmp_path, CONF | {"acd_gather": gather}, without_teacher=1)
+def test_a_rank_without_teacher_neither_hangs_nor_adds_anything(results, gather):
+    name = "gather" if gather else "no_gather"
+    result = results[f"{name}, one without teacher"]
     model = small_model(**CONF)
     first = part_of(joined_batch(), [0, 1])
     second = part_of(joined_batch(), [2, 3])
@@ -148,9 +167,8 @@ def test_a_rank_without_teacher_neither_hangs_nor_adds_anything(tmp_path, gather
     assert all(g is not None for g in result["gradients"].values())
 
 
-def test_running_means_are_those_of_the_joined_batch_on_both_ranks(tmp_path):
-    conf = {**CONF, "acd_gather": True, "extra_weight": 1.0, "lrd_residual": True}
-    result = run_two(tmp_path, conf)
+def test_running_means_are_those_of_the_joined_batch_on_both_ranks(results):
+    result, (conf, _) = results["means"], JOBS["means"]
     model = small_model(**conf)
     model(**joined_batch())
     kept = dict(model.named_buffers())

@@ -4,6 +4,7 @@ import sys
 
 import pytest
 import torch
+import torch.distributed
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from espnet_hkd.losses import acoustic_contrastive_loss, acoustic_contrastive_terms
@@ -35,6 +36,21 @@ class HostReads(TorchDispatchMode):
     def __init__(self):
         super().__init__()
         self.reads, self.launches = [], 0
+
+    def __enter__(self):
+        # No operator: the memory of a tensor on the CPU is read as it lies there.
+        self.tolist = torch.Tensor.tolist
+
+        def tolist(tensor):
+            self.note()
+            return self.tolist(tensor)
+
+        torch.Tensor.tolist = tolist
+        return super().__enter__()
+
+    def __exit__(self, *raised):
+        torch.Tensor.tolist = self.tolist
+        return super().__exit__(*raised)
 
     def __torch_dispatch__(self, function, types, args=(), kwargs=None):
         packet = function.overloadpacket
@@ -71,7 +87,22 @@ def test_the_counter_notices_reads_of_ours_and_no_others():
     assert counted.reads == []
     with HostReads() as counted:
         wait_for_slots(tokens, tokens, 4, free=True)
+        assert tokens.tolist() == [3, 1]
+    assert len(counted.reads) == 1
     assert counted.reads[0].startswith("cif/definition.py")
+
+
+def reads_of_a_step(model, batch):
+    """Where a training step of ours reads from the device, forward and backward."""
+    # Loops on the CPU call no operators: what a GPU would run is what counts.
+    with pytest.MonkeyPatch.context() as patch, HostReads() as counted:
+        patch.setenv("HKD_CIF", "torch")
+        loss, _, _ = model.train()(**batch)
+        loss.backward()
+    return counted.reads
+
+
+HKD = {"acd_weight": 1.0, "lrd_weight": 0.01, "teacher_dim": 12}
 
 
 @pytest.mark.parametrize("encoder", ["pooled", "conformer"])
@@ -99,52 +130,100 @@ def test_a_training_step_waits_once_for_the_number_of_taught_tokens(encoder, tmp
         made = make_small_encoder(
             interctc_layer_idx=[1], interctc_use_conditioning=False
         )
-    model = make_model(
-        encoder=made,
-        acd_weight=1.0,
-        lrd_weight=0.01,
-        teacher_dim=12,
-        kd_ramp=10,
-        lrd_residual=True,
-        **options,
-    ).train()
+    model = make_model(encoder=made, **HKD, kd_ramp=10, lrd_residual=True, **options)
+    (read,) = reads_of_a_step(model, make_batch(teacher_dim=12))
+    assert read.startswith("nets/distillation.py")
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"extra_weight": 1.0, "lrd_residual": True},
+        {"count_align_weight": 1.0, "count_align_steps": 5},
+        {"acd_gather": True},
+    ],
+    ids=lambda options: next(iter(options)),
+)
+def test_no_option_makes_a_training_step_wait_a_second_time(options, tmp_path):
     batch = make_batch(teacher_dim=12)
-    # Loops on the CPU call no operators: what a GPU would run is what counts.
-    with pytest.MonkeyPatch.context() as patch, HostReads() as counted:
-        patch.setenv("HKD_CIF", "torch")
-        loss, _, _ = model(**batch)
-        loss.backward()
-    assert len(counted.reads) == 1, counted.reads
-    assert counted.reads[0].startswith("nets/model.py")
+    if "extra_weight" in options:
+        batch |= {
+            "extra": batch["text"],
+            "extra_lengths": torch.tensor([4, 0]),
+            "extra_teacher": torch.randn(2, 7, 12),
+            "extra_teacher_mask": torch.ones(2, 7, dtype=torch.long),
+        }
+    torch.distributed.init_process_group(
+        "gloo", init_method=f"file://{tmp_path}/ranks", rank=0, world_size=1
+    )
+    try:
+        (read,) = reads_of_a_step(make_model(**HKD, **options), batch)
+    finally:
+        torch.distributed.destroy_process_group()
+    assert read.startswith("nets/distillation.py")
 
 
-def test_a_step_without_distillation_never_waits():
-    model = make_model().train()
-    with pytest.MonkeyPatch.context() as patch, HostReads() as counted:
-        patch.setenv("HKD_CIF", "torch")
-        loss, _, _ = model(**make_batch())
-        loss.backward()
-    assert counted.reads == []
+@pytest.mark.parametrize(
+    "options", [{}, {"count_align_weight": 1.0, "count_align_steps": 5}], ids=str
+)
+def test_a_step_without_distillation_never_waits(options):
+    assert reads_of_a_step(make_model(**options), make_batch()) == []
 
 
-def test_a_decoding_step_never_waits_and_firing_does_once():
-    decoder = make_decoder()
+def test_the_number_of_a_step_is_read_once_after_loading():
+    options = {**HKD, "kd_ramp": 10}
+    trained, model = make_model(**options).train(), make_model(**options)
+    batch = make_batch(teacher_dim=12)
+    trained(**batch)
+    model.load_state_dict(trained.state_dict())
+    assert len(reads_of_a_step(model, batch)) == 2
+    assert len(reads_of_a_step(model, batch)) == 1
+    assert model.training_steps == 3
+
+
+@pytest.mark.parametrize("beam", [1, 4])
+@pytest.mark.parametrize(("reach", "most"), [(0, 1), (1, 2)], ids=["one", "counts"])
+def test_a_decoding_step_waits_for_what_is_kept_and_for_pairs_of_counts(
+    beam, reach, most
+):
+    """With several counts, the number of those still possible is a second wait."""
+    from espnet_hkd.recognize.search import SearchWeights, beam_search
+
+    decoder = make_decoder(count_search=reach)
     hidden, lengths = torch.randn(2, 30, SIZE), torch.tensor([30, 17])
+    steps = []
+    score_next = decoder.score_next
+    decoder.score_next = lambda *args: steps.append(1) or score_next(*args)
+    with pytest.MonkeyPatch.context() as patch, HostReads() as counted:
+        patch.setenv("HKD_CIF", "torch")
+        found = beam_search(
+            decoder,
+            hidden,
+            lengths,
+            sos=decoder.eos,
+            beam=beam,
+            options=decoder.options,
+            weights=SearchWeights(1.0, 0.0, {}),
+        )
+    assert all(found)
+    # Before the first step: how many tokens there are, and what steers the search; with
+    # several counts, which of them are possible.
+    start = 2 if reach == 0 else 3
+    assert start + len(steps) <= len(counted.reads) <= start + most * len(steps)
+
+
+def test_a_step_of_espnets_search_never_waits_for_our_scores():
+    decoder = make_decoder()
+    hidden, lengths = torch.randn(1, 30, SIZE), torch.tensor([30])
     with pytest.MonkeyPatch.context() as patch, torch.no_grad():
         patch.setenv("HKD_CIF", "torch")
+        states = [decoder.batch_init_state(hidden, lengths)]
+        ys = torch.full((1, 1), decoder.eos)
         with HostReads() as counted:
-            shared = decoder.fire_counts(hidden, lengths)
-        # For the number of tokens; what steers the search is one transfer more.
-        assert len(counted.reads) == 1
-        with HostReads() as counted:
-            prefixes = decoder.start(shared)
-            last = torch.full((2,), decoder.eos)
-            for step in range(3):
-                scored = decoder.score_next(shared, prefixes, last, step)
-                last = scored.logp.argmax(1)
-                parents = torch.arange(2)
-                prefixes = decoder.extend(prefixes, scored, parents, last)
-        assert counted.reads == []
+            for _ in range(3):
+                logp, states = decoder.batch_score(ys, states, hidden)
+                ys = torch.cat([ys, logp.argmax(1)[:, None]], dim=1)
+    assert counted.reads == []
 
 
 def test_the_contrastive_loss_of_2000_tokens_takes_30_launches_and_no_wait():

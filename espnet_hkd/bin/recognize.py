@@ -208,12 +208,12 @@ def _run(args: Any) -> int:
 
     total = len(inputs) if isinstance(inputs, list) else None
     write = _writer(args.format, args.out, total != 1)
-    # Names of those that were taken and have not come out yet.
-    taken: list[Input] = []
+    # Those that were handed over and have not come out yet.
+    pending: list[Input] = []
 
     def paths() -> Iterator[str]:
         for source in inputs:
-            taken.append(source)
+            pending.append(source)
             yield source.path
 
     found = recognizer.stream(
@@ -230,7 +230,7 @@ def _run(args: Any) -> int:
     # Without a terminal there is no bar.
     with tqdm(total=total, unit="file", disable=None) as bar:
         for _, result in found:
-            source = taken.pop(0)
+            source = pending.pop(0)
             first = first or source
             bar.update()
             if isinstance(result, HKDError):

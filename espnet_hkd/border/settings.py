@@ -272,5 +272,5 @@ def _namespace(*given: object) -> argparse.Namespace:
         got="a build_model that is not given the parsed arguments",
         wanted="the ESPnet that espnet_hkd's page names",
         remedy="install it, or write the option into the configuration "
-        "(espnet_hkd.bin.configure)",
+        "with `espnet-hkd configure`",
     )

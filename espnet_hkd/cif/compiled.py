@@ -1,7 +1,7 @@
 """Continuous integrate-and-fire on CPU: the loops of its definition, compiled by numba.
 
 `espnet_hkd.cif` says what is calculated. On CPU half of the time of
-`espnet_hkd.cif.operators` goes into its list of pairs; here each direction walks along
+`espnet_hkd.cif.operators` goes into its list of pairs; here each pass reads
 the line of masses once, frame by frame, and keeps nothing of size T x U.
 
 Letters: B utterances, T frames, U tokens, D width.
@@ -9,11 +9,8 @@ Letters: B utterances, T frames, U tokens, D width.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from functools import wraps
 from typing import NamedTuple
 
-import numba
 import numpy as np
 import torch
 from torch import Tensor
@@ -25,32 +22,10 @@ from espnet_hkd.cif.definition import (
     at_least_float32,
     wait_for_slots,
 )
+from espnet_hkd.compiling import compile_loops
 
-OPTIONS = {
-    "nogil": True,
-    # Sums may be reordered, for vectors; infinities and NaN are kept.
-    "fastmath": {"reassoc", "contract", "nsz"},
-    "error_model": "numpy",
-}
-
-
-def _compile(loops: Callable) -> Callable:
-    """Compile at the first call, and keep the machine code for later processes."""
-    try:
-        compiled = numba.njit(cache=True, **OPTIONS)(loops)
-    except RuntimeError:
-        # Neither the package's folder nor the user's cache can be written.
-        compiled = numba.njit(**OPTIONS)(loops)
-
-    @wraps(loops)
-    def run(*arguments):
-        try:
-            return compiled(*arguments)
-        except OSError:
-            # Compiled, but not kept: the disk is full.
-            return compiled(*arguments)
-
-    return run
+# Sums may be reordered, for vectors; infinities and NaN are kept.
+_compile = compile_loops(fastmath={"reassoc", "contract", "nsz"}, error_model="numpy")
 
 
 class _Line(NamedTuple):

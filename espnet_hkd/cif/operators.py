@@ -6,11 +6,11 @@ Letters: B utterances, T frames, U tokens, D width, P pairs of a frame and a tok
 
 Lay the weights of an utterance end to end on a line. Frame t covers the stretch from
 S_{t-1} to S_t, token k the stretch from k-1 to k, and token k is the sum of the frames,
-each weighed by how much of the token it covers. Walking along the line passes one
-(frame, token) pair after the other, T + U of them at most, sorted by frame and by token
-at once. So one list of pairs serves both directions: read by token it sums frames into
-tokens, read by frame it sums the tokens' gradients into the frames', and both are
-`embedding_bag`, which reads every frame once and holds nothing of size T x U.
+each weighed by how much of the token it covers. The line is cut into (frame, token)
+pairs, T + U of them at most, which are sorted by frame and by token at once. So one
+list of pairs serves both directions: read by token it sums frames into tokens, read by
+frame it sums the tokens' gradients into the frames', and both are `embedding_bag`,
+which reads every frame once and holds nothing of size T x U.
 """
 
 from __future__ import annotations
@@ -80,7 +80,7 @@ def _before(x: Tensor) -> Tensor:
 
 
 class _Stretch(NamedTuple):
-    """How the line came from the running sums of the weights, for the way back.
+    """How the line came from the running sums of the weights, for the backward pass.
 
     Where the line is stretched, to the targets or to make a tail a whole token, it is
     `origin + into * slope` with a slope inversely proportional to `rest`, the mass

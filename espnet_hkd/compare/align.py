@@ -176,7 +176,7 @@ def _count(
     words: np.ndarray,
     others: np.ndarray,
 ) -> np.ndarray:
-    """Walk back from the ends of N utterances at once: counts of `Errors`, (6, N)."""
+    """Trace back from the ends of N utterances at once: counts of `Errors`, (6, N)."""
     cost = _costs(reference, hypothesis)
     n = np.arange(len(words))
     a, b = words.copy(), others.copy()

@@ -13,12 +13,12 @@ Letters: B utterances, T frames, V vocabulary, N hypotheses, S candidates of eac
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
-from functools import wraps
 from typing import NamedTuple
 
 import numba
 import numpy as np
+
+from espnet_hkd.compiling import compile_loops
 
 # What ESPnet takes for the logarithm of zero.
 LOG_ZERO = -1.0e10
@@ -111,26 +111,6 @@ class PrefixScorer:
         return Prefixes(utterance, np.asarray(labels), forward, score, end)
 
 
-def _compile(loops: Callable) -> Callable:
-    """Compile at the first call, and keep the machine code for later processes."""
-    options = {"nogil": True, "error_model": "numpy"}
-    try:
-        compiled = numba.njit(cache=True, **options)(loops)
-    except RuntimeError:
-        # Neither the package's folder nor the user's cache can be written.
-        compiled = numba.njit(**options)(loops)
-
-    @wraps(loops)
-    def run(*arguments):
-        try:
-            return compiled(*arguments)
-        except OSError:
-            # Compiled, but not kept: the disk is full.
-            return compiled(*arguments)
-
-    return run
-
-
 @numba.njit(inline="always")
 def _add(a, b):
     """log(exp(a) + exp(b))."""
@@ -147,7 +127,7 @@ def _before(forward, t, repeated):
     return forward[t, 1] if repeated else _add(forward[t, 0], forward[t, 1])
 
 
-@_compile
+@compile_loops(error_model="numpy")
 def _score(logp, lengths, blank, utterance, last, forward, labels):
     number, candidates = labels.shape
     frames = logp.shape[2]
@@ -180,7 +160,7 @@ def _score(logp, lengths, blank, utterance, last, forward, labels):
     return scores
 
 
-@_compile
+@compile_loops(error_model="numpy")
 def _extend(logp, lengths, blank, utterance, last, forward, parents, labels):
     number = len(parents)
     frames = logp.shape[2]
@@ -192,22 +172,22 @@ def _extend(logp, lengths, blank, utterance, last, forward, parents, labels):
         b = utterance[n]
         length = lengths[b]
         x = logp[b, labels[m]]
-        silent = logp[b, blank]
+        blanks = logp[b, blank]
         repeated = labels[m] == last[n]
-        said = LOG_ZERO
-        silence = LOG_ZERO
+        in_label = LOG_ZERO
+        in_blank = LOG_ZERO
         score = LOG_ZERO
         for t in range(length):
             if t == 0:
                 before = 0.0 if last[n] < 0 else LOG_ZERO
             else:
                 before = _before(forward[n], t - 1, repeated)
-            stays = _add(said, silence) + silent[t]
-            said = _add(said, before) + x[t]
-            silence = stays
+            next_blank = _add(in_label, in_blank) + blanks[t]
+            in_label = _add(in_label, before) + x[t]
+            in_blank = next_blank
             score = _add(score, before + x[t])
-            new[m, t, 0] = said
-            new[m, t, 1] = silence
+            new[m, t, 0] = in_label
+            new[m, t, 1] = in_blank
         scores[m] = score
-        ends[m] = _add(said, silence)
+        ends[m] = _add(in_label, in_blank)
     return new, scores, ends

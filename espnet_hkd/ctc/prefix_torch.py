@@ -69,24 +69,24 @@ class TorchPrefixScorer:
         both = self._before(prefixes)[parents]
         before = torch.where(repeated, both[:, 1], both[:, 0])  # (M, T)
         x = self._logp[utterance, :, labels]  # (M, T)
-        silent = self._logp[utterance, :, self._blank]
-        # Beyond the end nothing is said and silence costs nothing.
-        silent = silent.masked_fill(self._padding[utterance], 0.0)
-        said = torch.full_like(x[:, 0], LOG_ZERO)
-        silence = said
+        blanks = self._logp[utterance, :, self._blank]
+        # Beyond the end there are blanks only, of probability 1.
+        blanks = blanks.masked_fill(self._padding[utterance], 0.0)
+        in_label = torch.full_like(x[:, 0], LOG_ZERO)
+        in_blank = in_label
         forward = []
         for t in range(x.size(1)):
-            stays = torch.logaddexp(said, silence) + silent[:, t]
-            said = torch.logaddexp(said, before[:, t]) + x[:, t]
-            silence = stays
-            forward.append(torch.stack([said, silence], dim=-1))
+            next_blank = torch.logaddexp(in_label, in_blank) + blanks[:, t]
+            in_label = torch.logaddexp(in_label, before[:, t]) + x[:, t]
+            in_blank = next_blank
+            forward.append(torch.stack([in_label, in_blank], dim=-1))
         score = (before + x).logsumexp(-1).clamp(min=LOG_ZERO)
         return Prefixes(
             utterance,
             labels,
             torch.stack(forward, dim=1),
             score,
-            torch.logaddexp(said, silence),
+            torch.logaddexp(in_label, in_blank),
         )
 
     @staticmethod

@@ -9,6 +9,7 @@ without a second rank), K negatives, E PLM width.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
@@ -225,38 +226,55 @@ def _draw_excluded(
 
 
 def gather_tokens(
-    teacher: Tensor, token_ids: Tensor | None
+    teacher: Tensor, token_ids: Tensor | None, counts: Sequence[int] | None = None
 ) -> tuple[Tensor, Tensor | None, slice]:
     """Join the teachers of all ranks, in rank order; sizes may differ and be zero.
 
     Only the constant teachers serve as candidates, so every rank keeps its own anchors
-    and the gradient is exact without travelling. Waits for the sizes of all ranks.
+    and the gradient is exact without travelling.
 
     Args:
         teacher: (n, E) of this rank.
         token_ids: (n,) int64 or None.
+        counts: n of every rank, of `counts_of_ranks`; None: asks, and waits for them.
 
     Returns:
         Teachers (N, E) and ids (N,) of all ranks, and the rows that are this rank's.
         Without a process group, the arguments.
     """
     own = teacher.size(0)
-    if not (torch.distributed.is_available() and torch.distributed.is_initialized()):
+    if not _several_ranks():
         return teacher, token_ids, slice(0, own)
-    ranks = torch.distributed.get_world_size()
-    size = torch.tensor([own], device=teacher.device)
-    sizes = [torch.empty_like(size) for _ in range(ranks)]
-    torch.distributed.all_gather(sizes, size)
-    counts = [int(count) for count in sizes]
+    if counts is None:
+        counts = counts_of_ranks(torch.tensor([own], device=teacher.device)).tolist()
     most = max(counts)
     states = _gather_rows(F.pad(teacher, (0, 0, 0, most - own)), counts)
     if token_ids is not None:
         token_ids = _gather_rows(F.pad(token_ids, (0, most - own)), counts)
-    first = sum(counts[: torch.distributed.get_rank()])
+    first = sum(counts[: own_rank()])
     return states, token_ids, slice(first, first + own)
 
 
-def _gather_rows(padded: Tensor, counts: list[int]) -> Tensor:
+def counts_of_ranks(own: Tensor) -> Tensor:
+    """The numbers (R,) of all ranks, of each one's own (1,), on its device."""
+    if not _several_ranks():
+        return own
+    ranks = torch.distributed.get_world_size()
+    counts = [torch.empty_like(own) for _ in range(ranks)]
+    torch.distributed.all_gather(counts, own)
+    return torch.cat(counts)
+
+
+def own_rank() -> int:
+    """The number of this rank, 0 without a process group."""
+    return torch.distributed.get_rank() if _several_ranks() else 0
+
+
+def _several_ranks() -> bool:
+    return torch.distributed.is_available() and torch.distributed.is_initialized()
+
+
+def _gather_rows(padded: Tensor, counts: Sequence[int]) -> Tensor:
     parts = [torch.empty_like(padded) for _ in counts]
     torch.distributed.all_gather(parts, padded.contiguous())
     return torch.cat([part[:n] for part, n in zip(parts, counts, strict=True)])

@@ -1,8 +1,8 @@
-"""CTC teaches the weights of the CIF where the tokens are, not only how many.
+"""CTC supervises where the weights of the CIF lie, not only their sum.
 
 The quantity loss compares one sum an utterance. CTC, which needs no count, knows by its
 forward and backward probabilities how many labels of the transcript have begun at every
-frame; the running sum of the weights is taught to follow it.
+frame; the loss makes the running sum of the weights follow it.
 
 Letters: B utterances, T frames, U labels (end-of-sentence not among them), S = 2 U + 1
 states of CTC, V vocabulary.
@@ -86,11 +86,11 @@ def _posterior(
     skip = torch.zeros_like(states, dtype=torch.bool)
     skip[:, 3::2] = labels[:, 1:] != labels[:, :-1]
     with torch.enable_grad(), torch.autocast(logp.device.type, enabled=False):
-        said = (
+        emission = (
             logp.detach().float().gather(2, states[:, None].expand(batch, frames, -1))
         )
-        said.requires_grad_()
-        forward = said.new_full(states.shape, NEVER)
+        emission.requires_grad_()
+        forward = emission.new_full(states.shape, NEVER)
         forward[:, :2] = 0.0
         rows = []
         for frame in range(frames):
@@ -99,7 +99,7 @@ def _posterior(
                 two = torch.nn.functional.pad(forward, (2, 0), value=NEVER)[:, :-2]
                 two = two.masked_fill(~skip, NEVER)
                 forward = torch.stack([forward, one, two]).logsumexp(0)
-            forward = forward + said[:, frame]
+            forward = forward + emission[:, frame]
             rows.append(forward)
         row = torch.arange(batch, device=logp.device)
         last = torch.stack(rows, dim=1)[row, (lengths - 1).clamp(min=0)]  # (B, S)
@@ -107,6 +107,6 @@ def _posterior(
         total = last[row, ends].logsumexp(0)  # (B,)
         possible = (total > NEVER / 2) & (lengths > 0)
         (posterior,) = torch.autograd.grad(
-            total.masked_fill(~possible, 0.0).sum(), said
+            total.masked_fill(~possible, 0.0).sum(), emission
         )
     return posterior, possible

@@ -59,14 +59,19 @@ class MaskedBatchNorm1d(torch.nn.BatchNorm1d):
             )
 
     def _remember(self, mean: Tensor, variance: Tensor, count: Tensor) -> None:
-        """Move the running statistics, with the unbiased variance, as torch does."""
+        """Move the running statistics, with the unbiased variance, as torch does.
+
+        Not to what is not finite, as half precision may make it in a step that the
+        loss scale skips: they would never leave it.
+        """
         running_mean: Any = self.running_mean
         running_var: Any = self.running_var
         batches: Any = self.num_batches_tracked
         unbiased = variance * count / (count - 1).clamp(min=1)
         momentum = self.momentum if self.momentum is not None else 0.1
-        running_mean.lerp_(mean.to(running_mean.dtype), momentum)
-        running_var.lerp_(unbiased.to(running_var.dtype), momentum)
+        for running, now in ((running_mean, mean), (running_var, unbiased)):
+            now = torch.where(now.isfinite(), now.to(running.dtype), running)
+            running.lerp_(now, momentum)
         batches.add_(1)
 
 

@@ -13,22 +13,15 @@ import torch
 from espnet2.asr.espnet_model import ESPnetASRModel
 from espnet2.torch_utils.device_funcs import force_gatherable
 
-from espnet_hkd.checks import check_keys, check_number, check_switch, check_whole
+from espnet_hkd.checks import check_keys, check_number, check_whole
 from espnet_hkd.errors import ConfigError, SearchError
-from espnet_hkd.losses import (
-    acoustic_contrastive_terms,
-    gather_tokens,
-    label_smoothed_cross_entropy,
-    quantity_loss,
-)
+from espnet_hkd.losses import label_smoothed_cross_entropy, quantity_loss
 from espnet_hkd.losses.counts import count_alignment_loss, ctc_expected_counts
-from espnet_hkd.losses.regression import KINDS, RegressionTerms, regression_terms
-from espnet_hkd.nets.decoder import CIFDecoder, DecoderOutput
+from espnet_hkd.nets.decoder import CIFDecoder
+from espnet_hkd.nets.distillation import Distillation
 from espnet_hkd.nets.lexicon import LexiconCTC
 from espnet_hkd.nets.loading import announce_loading, check_weights
 from espnet_hkd.nets.own_mass import own_mass
-from espnet_hkd.nets.pseudo_speech import PseudoSpeech
-from espnet_hkd.nets.token_means import TokenMeans
 from espnet_hkd.nets.void_options import MODEL
 
 PARENT_OPTIONS = (
@@ -58,7 +51,7 @@ class AbsentCTC(torch.nn.Module):
     softmax = log_softmax
 
 
-class CIFASRModel(ESPnetASRModel):
+class CIFASRModel(Distillation, ESPnetASRModel):
     """CIF recogniser with hierarchical knowledge distillation ("hkd_cif").
 
     Han et al., INTERSPEECH 2023 (arXiv 2301.13003), section 3:
@@ -190,52 +183,31 @@ class CIFASRModel(ESPnetASRModel):
         self.quantity_weight = check_number(
             "model_conf.quantity_weight", quantity_weight, least=0
         )
-        self.acd_weight = check_number("model_conf.acd_weight", acd_weight, least=0)
-        self.acd_temperature = check_number(
-            "model_conf.acd_temperature", acd_temperature, above=0
-        )
-        if acd_negatives != "all":
-            check_whole("model_conf.acd_negatives", acd_negatives, wanted=', or "all"')
-        self.acd_negatives = acd_negatives
-        self.acd_same_token_negatives = check_switch(
-            "model_conf.acd_same_token_negatives", acd_same_token_negatives
-        )
-        self.acd_gather = check_switch("model_conf.acd_gather", acd_gather)
-        self.lrd_weight = check_number("model_conf.lrd_weight", lrd_weight, least=0)
-        if self.distils or teacher_dim is not None:
-            check_whole(
-                "model_conf.teacher_dim",
-                teacher_dim,
-                wanted=", the width of the teacher's states when acd_weight or "
-                "lrd_weight is above 0: 384 for MiniLM-L6, 768 for BERT-base",
-                remedy="`python -m espnet_hkd.bin.inspect_teacher STORE` prints it",
-            )
-        self.teacher_dim = teacher_dim
         tokens = list(token_list)
         decoder.set_special_tokens(
             blank=self.blank_id,
             unk=tokens.index("<unk>") if "<unk>" in tokens else None,
             eos=self.eos,
         )
-        size = decoder.embed.embedding_dim
-        if lrd_loss not in KINDS:
-            raise ConfigError(
-                "model_conf.lrd_loss has no such value",
-                got=repr(lrd_loss),
-                wanted=" or ".join(KINDS),
-                remedy="correct it in the training configuration",
-            )
-        self.lrd_loss = lrd_loss
-        self.kd_ramp = check_whole("model_conf.kd_ramp", kd_ramp, least=0)
-        norm = check_switch("model_conf.kd_norm", kd_norm)
-        if teacher_dim is not None and self.acd_weight > 0:
-            self.kd_acd = _head(size, teacher_dim, norm)
-        if teacher_dim is not None and self.lrd_weight > 0:
-            self.kd_lrd = _head(size, teacher_dim, norm)
-        self.kd_means = None
-        if check_switch("model_conf.lrd_residual", lrd_residual) and self.distils:
-            assert teacher_dim is not None
-            self.kd_means = TokenMeans(vocab_size, teacher_dim)
+        self.set_up_distillation(
+            vocab_size,
+            decoder.embed.embedding_dim,
+            acd_weight=acd_weight,
+            acd_temperature=acd_temperature,
+            acd_negatives=acd_negatives,
+            acd_same_token_negatives=acd_same_token_negatives,
+            acd_gather=acd_gather,
+            lrd_weight=lrd_weight,
+            lrd_loss=lrd_loss,
+            lrd_residual=lrd_residual,
+            kd_ramp=kd_ramp,
+            kd_norm=kd_norm,
+            extra_weight=extra_weight,
+            extra_noise=extra_noise,
+            extra_confusions=extra_confusions,
+            extra_masks=extra_masks,
+            teacher_dim=teacher_dim,
+        )
         self.count_align_weight = check_number(
             "model_conf.count_align_weight", count_align_weight, least=0
         )
@@ -244,24 +216,16 @@ class CIFASRModel(ESPnetASRModel):
         )
         if self.count_align_weight > 0 and ctc_weight == 0:
             raise ConfigError(
-                "CTC cannot teach the count of a model without CTC",
+                "CTC cannot supervise the weights of a model without CTC",
                 got=f"count_align_weight {count_align_weight}, ctc_weight 0",
                 wanted="a ctc_weight above 0",
                 remedy="set it, or set count_align_weight to 0",
             )
+        # The number of this training step, also on the host: None after loading.
+        self._step: int | None = 0
         if self.kd_ramp > 0 or self.count_align_steps > 0:
             self.register_buffer("training_steps", torch.zeros(()))
-        self.extra_weight = check_number(
-            "model_conf.extra_weight", extra_weight, least=0
-        )
-        pseudo = PseudoSpeech(
-            vocab_size,
-            size,
-            noise=extra_noise,
-            confusions=extra_confusions,
-            masks=extra_masks,
-        )
-        self.kd_pseudo = pseudo if self.extra_weight > 0 else None
+            self.register_load_state_dict_post_hook(_forget_step)
         self.lexicon_weight = check_number(
             "model_conf.lexicon_weight", lexicon_weight, least=0
         )
@@ -269,11 +233,6 @@ class CIFASRModel(ESPnetASRModel):
         if lexicon is not None and self.lexicon_weight > 0:
             self.lexicon_ctc = _lexicon_ctc(lexicon, tokens, encoder)
         announce_loading(self)
-
-    @property
-    def distils(self) -> bool:
-        """Whether a loss needs teacher states."""
-        return self.acd_weight > 0 or self.lrd_weight > 0
 
     def forward(
         self,
@@ -298,7 +257,7 @@ class CIFASRModel(ESPnetASRModel):
             and the number of own target tokens, by which ESPnet weights the ranks.
         """
         if self.training and hasattr(self, "training_steps"):
-            self.training_steps += 1
+            self._count_step()
         hidden, inner, lengths = self._encode_layers(speech, speech_lengths)
         ys_in, ys_out = self.add_sos_eos(text, text_lengths)
         targets = text_lengths + 1
@@ -308,13 +267,14 @@ class CIFASRModel(ESPnetASRModel):
         att = label_smoothed_cross_entropy(output.logits, ys_out, self.lsm_weight)
         ctc, infeasible, best = self._ctc_term(hidden, lengths, text, text_lengths)
         quantity = quantity_loss(output.fired.mass, targets)
-        acd, acc_acd, lrd = self._distillation_terms(output, ys_out, kwargs)
+        selection = self.select(ys_out, kwargs)
+        acd, acc_acd, lrd = self.distillation_terms(output, selection)
         lexicon = self._lexicon_term(inner, lengths, text)
         ramp = self._ramp()
         align = self._alignment_term(
             hidden, lengths, output.weights, text, text_lengths
         )
-        extra, extra_lrd = self._extra_terms(output, ys_out, kwargs)
+        extra, extra_lrd = self.extra_terms(output, ys_out, kwargs, selection)
 
         tokens = targets.sum()
         loss = (
@@ -405,6 +365,19 @@ class CIFASRModel(ESPnetASRModel):
         whole = (mass.detach() + 1 - self.decoder.threshold).floor()
         return whole + (mass.detach() - whole > self.decoder.tail)
 
+    def _count_step(self) -> None:
+        """Count a training step; waits for the device only once after loading."""
+        if self._step is None:
+            self._step = int(self.training_steps)
+        self._step += 1
+        self.training_steps.fill_(self._step)
+
+    def _ramp(self) -> float:
+        """What part of the distillation weights counts; all of it in validation."""
+        if self.kd_ramp == 0 or not self.training:
+            return 1.0
+        return min((self._step or 0) / self.kd_ramp, 1.0)
+
     def _ctc_term(
         self,
         hidden: torch.Tensor,
@@ -446,61 +419,6 @@ class CIFASRModel(ESPnetASRModel):
         losses = [self.lexicon_ctc(frames, lengths, text) for frames in inner]
         return torch.stack(losses).mean()
 
-    def _distillation_terms(
-        self, output: DecoderOutput, ys_out: torch.Tensor, batch: Mapping[str, Any]
-    ) -> tuple[torch.Tensor, torch.Tensor, RegressionTerms]:
-        """Acoustic term and accuracy, linguistic terms, of the tokens with teacher."""
-        zero = output.logits.new_zeros((), dtype=torch.float32)
-        acd, accuracy, lrd = zero, zero, RegressionTerms(zero, zero)
-        if not self.distils:
-            return acd, accuracy, lrd
-        teacher, taught = self._teacher(ys_out, batch)
-        # Waits for their number, the only time in a training step outside of CTC.
-        rows = taught.flatten().nonzero()[:, 0]
-
-        def pick(x: torch.Tensor) -> torch.Tensor:
-            """Tokens with teacher (N, ...) of x (B, U, ...)."""
-            return x.flatten(0, 1)[rows]
-
-        tokens = pick(ys_out)
-        teacher = self._residual(pick(teacher), tokens)  # (N, E)
-        if self.acd_weight > 0:
-            student = self.kd_acd(pick(output.fired.states))
-            candidates, own = teacher, None
-            ids = None if self.acd_same_token_negatives else tokens
-            if self.acd_gather:
-                candidates, ids, own = gather_tokens(teacher, ids)
-            terms = acoustic_contrastive_terms(
-                student,
-                candidates,
-                temperature=self.acd_temperature,
-                # Validation draws nothing, so that its figures can be compared.
-                negatives=self.acd_negatives if self.training else "all",
-                token_ids=ids,
-                anchors=own,
-            )
-            acd = terms.loss
-            accuracy = terms.correct / terms.anchors.clamp(min=1)
-        if self.lrd_weight > 0:
-            lrd = regression_terms(
-                self.kd_lrd(pick(output.merged)), teacher, kind=self.lrd_loss
-            )
-        return acd, accuracy, lrd
-
-    def _residual(self, teacher: torch.Tensor, tokens: torch.Tensor) -> torch.Tensor:
-        """Teachers (N, E) of tokens (N,), without their tokens' means if asked for."""
-        if self.kd_means is None:
-            return teacher
-        if self.training:
-            self.kd_means.update(teacher, tokens)
-        return teacher - self.kd_means(tokens)
-
-    def _ramp(self) -> float | torch.Tensor:
-        """What part of the distillation weights counts; all of it in validation."""
-        if self.kd_ramp == 0 or not self.training:
-            return 1.0
-        return (self.training_steps / self.kd_ramp).clamp(max=1.0)
-
     def _alignment_term(
         self,
         hidden: torch.Tensor,
@@ -510,7 +428,7 @@ class CIFASRModel(ESPnetASRModel):
         text_lengths: torch.Tensor,
     ) -> torch.Tensor:
         """Sum over utterances of how far the weights run from what CTC expects."""
-        ended = 0 < self.count_align_steps < getattr(self, "training_steps", 0)
+        ended = 0 < self.count_align_steps < (self._step or 0)
         if self.count_align_weight == 0 or (ended and self.training):
             return torch.zeros((), device=text.device)
         with torch.no_grad():
@@ -520,89 +438,10 @@ class CIFASRModel(ESPnetASRModel):
             )
         return count_alignment_loss(weights, counts, lengths)
 
-    def _extra_terms(
-        self, output: DecoderOutput, ys_out: torch.Tensor, batch: Mapping[str, Any]
-    ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Cross entropy and regression of the batch's sentences without speech."""
-        zero = output.logits.new_zeros((), dtype=torch.float32)
-        if self.kd_pseudo is None or not self.training:
-            return zero, zero
-        valid = ys_out != self.ignore_id
-        self.kd_pseudo.listen(output.fired.states[valid], ys_out[valid])
-        if "extra" not in batch:
-            raise ConfigError(
-                "`extra_weight` needs sentences without speech",
-                got=f"extra_weight {self.extra_weight}, and no sentences from the "
-                "preprocessor",
-                wanted="`preprocessor: hkd_teacher` with `preprocessor_conf: "
-                "{extra_text: FILE}`",
-                remedy="add both to the training configuration, or set extra_weight "
-                "to 0",
-            )
-        lengths = batch["extra_lengths"]
-        brought = lengths > 0
-        if not bool(brought.any()):
-            return zero, zero
-        longest = int(lengths.max())
-        ys_in, ys_out = self.add_sos_eos(
-            batch["extra"][brought, :longest], lengths[brought]
-        )
-        # A token that speech never brought has no vector yet.
-        ys_out = ys_out.masked_fill(
-            ~self.kd_pseudo.knows(ys_out)[:, None], self.ignore_id
-        )
-        logits, merged = self.decoder.forward_tokens(
-            self.kd_pseudo.speak(ys_out).to(output.merged), ys_in
-        )
-        extra = label_smoothed_cross_entropy(logits, ys_out, self.lsm_weight)
-        if self.lrd_weight == 0 or "extra_teacher" not in batch:
-            return extra, zero
-        teacher, taught = self._teacher(
-            ys_out,
-            {
-                "teacher": batch["extra_teacher"][brought, : longest + 1],
-                "teacher_mask": batch["extra_teacher_mask"][brought, : longest + 1],
-            },
-        )
-        target = teacher[taught]
-        if self.kd_means is not None:
-            target = target - self.kd_means(ys_out[taught])
-        lrd = regression_terms(self.kd_lrd(merged[taught]), target, kind=self.lrd_loss)
-        return extra, lrd.loss
 
-    def _teacher(
-        self, ys_out: torch.Tensor, batch: Mapping[str, Any]
-    ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Teacher states (B, U, E) and where they are valid (B, U)."""
-        if "teacher" not in batch or "teacher_mask" not in batch:
-            raise ConfigError(
-                "distillation needs teacher states and the batch has none",
-                got=f"acd_weight {self.acd_weight}, lrd_weight {self.lrd_weight}, "
-                "and no teacher from the preprocessor",
-                wanted="`preprocessor: hkd_teacher` with `preprocessor_conf: {store: "
-                "FOLDER}`",
-                remedy="add both to the training configuration, or set acd_weight "
-                "and lrd_weight to 0",
-            )
-        teacher, mask = batch["teacher"], batch["teacher_mask"]
-        short = ys_out.size(1) - teacher.size(1)
-        if teacher.size(2) != self.teacher_dim or short < 0:
-            raise ConfigError(
-                "the teacher states do not fit the model",
-                got=f"{teacher.size(1)} tokens of width {teacher.size(2)}",
-                wanted=f"at most {ys_out.size(1)} tokens of width {self.teacher_dim}",
-                remedy=f"set model_conf.teacher_dim to {teacher.size(2)}, or build the "
-                "store with the PLM that the configuration names",
-            )
-        teacher = torch.nn.functional.pad(teacher, (0, 0, 0, short))
-        mask = torch.nn.functional.pad(mask, (0, ys_out.size(1) - mask.size(1)))
-        return teacher, (mask == 1) & (ys_out != self.ignore_id)
-
-
-def _head(size: int, teacher_dim: int, norm: bool) -> torch.nn.Module:
-    """From the model's width D to the teacher's E."""
-    linear = torch.nn.Linear(size, teacher_dim)
-    return torch.nn.Sequential(torch.nn.LayerNorm(size), linear) if norm else linear
+def _forget_step(model: Any, _: Any) -> None:
+    """The buffer has been loaded: what the host remembers is of another training."""
+    model._step = None
 
 
 def _check_statistics(frontend: Any, normalize: Any) -> None:

@@ -1,12 +1,12 @@
-"""CIF vectors for text without speech: a codebook of what each token sounds like.
+"""CIF vectors for text without speech: a codebook of each token's mean vector.
 
 After arXiv 2406.09950: the decoder learns from text alone when every token brings the
-mean of the CIF vectors that were fired for it in speech. The vectors are spoilt on
-purpose (noise, confusions, masks), for a decoder that could read the token off its
-vector would learn nothing from the words around it.
+mean of the CIF vectors that were fired for it in speech. The vectors are perturbed on
+purpose (noise, confusions, masks): a decoder that could read the token off its vector
+would learn nothing from the words around it.
 
-Letters: B sentences, U tokens (end-of-sentence included), N tokens of a spoken batch,
-D model width, V vocabulary.
+Letters: B utterances or sentences, U tokens (end-of-sentence included), D model width,
+V vocabulary.
 """
 
 from __future__ import annotations
@@ -20,6 +20,8 @@ from espnet_hkd.nets.token_means import MOMENTUM, TokenMeans, over_ranks
 
 class PseudoSpeech(torch.nn.Module):
     """The codebook, kept up during training from the vectors that speech fires.
+
+    Nothing here waits for the device.
 
     Args:
         vocab_size: V.
@@ -52,35 +54,44 @@ class PseudoSpeech(torch.nn.Module):
         self.register_buffer("spread", torch.zeros(size))
 
     @torch.no_grad()
-    def listen(self, fired: Tensor, tokens: Tensor) -> None:
-        """Update the codebook by fired vectors (N, D) of tokens (N,)."""
+    def update(self, fired: Tensor, tokens: Tensor) -> None:
+        """Update the codebook by fired vectors (B, U, D) of tokens (B, U).
+
+        Negative tokens are padding; vectors that are not finite are left out.
+        """
         fired = fired.detach().float()
-        known = self.means.knows(tokens)
-        apart = (fired - self.means(tokens)).square()[known]
-        ones = apart.new_ones(len(apart), 1)
-        sums = over_ranks(torch.cat([apart, ones], dim=1).sum(0))
+        apart = (fired - self.means(tokens.clamp(min=0))).square()
+        counted = (tokens >= 0) & self.means.knows(tokens.clamp(min=0))
+        counted = (counted & apart.isfinite().all(-1))[..., None]
+        apart = torch.where(counted, apart, 0.0)
+        rows = torch.cat([apart, counted.float()], dim=-1)
+        sums = over_ranks(rows.flatten(0, -2).sum(0))
         self.means.update(fired, tokens)
-        if sums[-1] > 0:
-            now = sums[:-1] / sums[-1]
-            begun = bool((self.spread > 0).any())
-            self.spread.lerp_(now, 1 - MOMENTUM if begun else 1.0)
+        mean = sums[:-1] / sums[-1].clamp(min=1)
+        # The first batch with known tokens gives the spread itself.
+        begun = (self.spread > 0).any()
+        share = torch.where(begun, 1 - MOMENTUM, 1.0) * (sums[-1] > 0)
+        self.spread.lerp_(mean, share)
 
     def knows(self, tokens: Tensor) -> Tensor:
-        """Sentences (B,) of which every token (B, U), padded with -1, was heard."""
+        """Sentences (B,) of which every token (B, U), padded with -1, has a vector."""
         return (self.means.knows(tokens.clamp(min=0)) | (tokens < 0)).all(1)
 
     @torch.no_grad()
-    def speak(self, tokens: Tensor) -> Tensor:
-        """Vectors (B, U, D) for tokens (B, U), padded with -1."""
-        said = tokens.clamp(min=0)
-        if self.confusions > 0 and bool((tokens >= 0).any()):
-            # By others as often as these sentences speak them.
-            spoken = said[tokens >= 0]
-            draw = torch.randint(len(spoken), said.shape, device=said.device)
-            other = torch.rand(said.shape, device=said.device) < self.confusions
-            said = torch.where(other, spoken[draw], said)
-        vectors = self.means(said)
+    def forward(self, tokens: Tensor) -> Tensor:
+        """Draw vectors (B, U, D) for tokens (B, U), padded with -1."""
+        valid = tokens >= 0
+        drawn = tokens.clamp(min=0)
+        if self.confusions > 0:
+            # By tokens as frequent as they are in these sentences. Padding goes to
+            # the end of the order, and is not drawn.
+            order = (~valid).flatten().long().argsort(stable=True)
+            place = torch.rand(drawn.shape, device=drawn.device) * valid.sum()
+            other = drawn.flatten()[order[place.long()]]
+            confused = torch.rand(drawn.shape, device=drawn.device) < self.confusions
+            drawn = torch.where(confused, other, drawn)
+        vectors = self.means(drawn)
         if self.noise > 0:
             vectors += self.noise * self.spread.sqrt() * torch.randn_like(vectors)
-        keep = torch.rand(said.shape, device=said.device) >= self.masks
-        return vectors * (keep & (tokens >= 0))[..., None]
+        keep = torch.rand(drawn.shape, device=drawn.device) >= self.masks
+        return vectors * (keep & valid)[..., None]

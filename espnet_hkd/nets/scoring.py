@@ -13,6 +13,7 @@ u tokens so far.
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -74,12 +75,14 @@ class Prefixes(NamedTuple):
         utterance: (N,) rows of `FiredCounts`.
         weight: (N, K) log probability of each count, given the tokens.
         possible: (N, K) which counts are still computed; M are true.
+        pairs: (M,) each, hypothesis and count of what is true, in this order.
         cache: (M, L, 2, H, u, D / H) keys and values, None at the start.
     """
 
     utterance: torch.Tensor
     weight: torch.Tensor
     possible: torch.Tensor
+    pairs: tuple[torch.Tensor, torch.Tensor]
     cache: torch.Tensor | None
 
 
@@ -97,6 +100,20 @@ class Scored(NamedTuple):
     joint: torch.Tensor
     cache: torch.Tensor | None
     merged: torch.Tensor
+
+
+def to_device(numbers: Sequence[Any], device: torch.device) -> torch.Tensor:
+    """A tensor of these numbers, without waiting for what the device still does."""
+    return torch.tensor(numbers).to(device, non_blocking=True)
+
+
+def _pairs(possible: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Hypothesis and count (M,) of each true entry of possible (N, K)."""
+    if possible.size(1) == 1:
+        first = torch.arange(len(possible), device=possible.device)
+        return first, torch.zeros_like(first)
+    hypothesis, count = possible.nonzero(as_tuple=True)
+    return hypothesis, count
 
 
 class CIFScorer(BatchScorerInterface):
@@ -170,26 +187,35 @@ class CIFScorer(BatchScorerInterface):
         """The empty hypothesis of each utterance."""
         prior = shared.prior
         utterance = torch.arange(len(prior), device=prior.device)
-        return Prefixes(utterance, prior, prior > NEGLIGIBLE, None)
+        possible = prior > NEGLIGIBLE
+        return Prefixes(utterance, prior, possible, _pairs(possible), None)
 
     @staticmethod
     def extend(
         before: Prefixes, scored: Scored, parents: torch.Tensor, tokens: torch.Tensor
     ) -> Prefixes:
-        """Append tokens (N',) to the hypotheses `parents` (N',) of `before`."""
+        """Append tokens (N',) to the hypotheses `parents` (N',) of `before`.
+
+        With several counts it waits for the number of pairs that are left.
+        """
         utterance = before.utterance[parents]
+        cache = scored.cache
         if before.weight.size(1) == 1:
-            cache = None if scored.cache is None else scored.cache[parents]
+            possible = before.possible[parents]
             return Prefixes(
-                utterance, before.weight[parents], before.possible[parents], cache
+                utterance,
+                before.weight[parents],
+                possible,
+                _pairs(possible),
+                None if cache is None else cache[parents],
             )
         weight = scored.joint[parents, :, tokens].log_softmax(-1)
-        row = before.possible.flatten().cumsum(0).view_as(before.possible) - 1
         possible = before.possible[parents] & (weight > NEGLIGIBLE)
-        cache = None
-        if scored.cache is not None:
-            cache = scored.cache[row[parents][possible]]
-        return Prefixes(utterance, weight, possible, cache)
+        pairs = hypothesis, count = _pairs(possible)
+        if cache is not None:
+            row = before.possible.flatten().cumsum(0).view_as(before.possible) - 1
+            cache = cache[row[parents[hypothesis], count]]
+        return Prefixes(utterance, weight, possible, pairs, cache)
 
     def score_next(
         self, shared: FiredCounts, prefixes: Prefixes, last: torch.Tensor, step: int
@@ -211,7 +237,7 @@ class CIFScorer(BatchScorerInterface):
             logp = shared.prior.new_zeros(size)
             merged = shared.states.new_zeros(len(last), shared.states.size(-1))
         else:
-            hypothesis, count = self._pairs(possible)
+            hypothesis, count = prefixes.pairs
             rows = utterance[hypothesis] * counts + count
             current = shared.states[rows, step]
             previous = (
@@ -239,15 +265,6 @@ class CIFScorer(BatchScorerInterface):
         joint = logp + prefixes.weight[..., None]
         joint = joint.masked_fill(~possible[..., None], NEVER)
         return Scored(joint.logsumexp(1), joint, cache, merged)
-
-    @staticmethod
-    def _pairs(possible: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Hypothesis and count of each of the M pairs, of possible (N, K)."""
-        if possible.size(1) == 1:
-            first = torch.arange(len(possible), device=possible.device)
-            return first, torch.zeros_like(first)
-        hypothesis, count = possible.nonzero(as_tuple=True)
-        return hypothesis, count
 
     def _allow(
         self,
@@ -323,10 +340,12 @@ class CIFScorer(BatchScorerInterface):
         before, prefixes = self._unpack(shared, states, ys)
         scored = self.score_next(shared, prefixes, ys[:, -1], step)
         scored = self._steer(scored, shared, before, ys, step)
-        sizes = prefixes.possible.sum(1).tolist()
-        caches = (
-            [None] * len(states) if scored.cache is None else scored.cache.split(sizes)
-        )
+        caches: Any = [None] * len(states)
+        if scored.cache is not None:
+            # With one count each hypothesis has one row; else it waits for them.
+            one = prefixes.possible.size(1) == 1
+            sizes = 1 if one else prefixes.possible.sum(1).tolist()
+            caches = scored.cache.split(sizes)
         new_states = [
             (shared, *rest)
             for rest in zip(
@@ -343,20 +362,23 @@ class CIFScorer(BatchScorerInterface):
         # All hypotheses begin with one state; utterances follow each other.
         each = len(states) // len(shared.most)
         utterances = [i // each if s[1] is None else s[1] for i, s in enumerate(states)]
-        index = torch.tensor(utterances, device=shared.prior.device)
+        index = to_device(utterances, shared.prior.device)
         if states[0][4] is None:
             prior = shared.prior[index]
-            return utterances, Prefixes(index, prior, prior > NEGLIGIBLE, None)
+            possible = prior > NEGLIGIBLE
+            pairs = _pairs(possible)
+            return utterances, Prefixes(index, prior, possible, pairs, None)
         possible = torch.stack([s[2] for s in states])
         joint = torch.stack([s[4] for s in states])
         caches = [s[3] for s in states]
         cache = None if caches[0] is None else torch.cat(caches)
-        before = Prefixes(index, joint[..., 0], possible, cache)
-        scored = Scored(joint[:, 0], joint, cache, joint)
         rows = torch.arange(len(states), device=joint.device)
         if possible.size(1) == 1:
             zero = torch.zeros_like(joint[..., 0])
-            return utterances, before._replace(weight=zero)
+            return utterances, Prefixes(index, zero, possible, _pairs(possible), cache)
+        # Its pairs are not looked at: those of what comes next are made there.
+        before = Prefixes(index, joint[..., 0], possible, (rows, rows), cache)
+        scored = Scored(joint[:, 0], joint, cache, joint)
         return utterances, self.extend(before, scored, rows, ys[:, -1].to(joint.device))
 
     def _steer(

@@ -30,11 +30,18 @@ class TokenMeans(torch.nn.Module):
 
     @torch.no_grad()
     def update(self, vectors: Tensor, tokens: Tensor) -> None:
-        """Take in vectors (N, E) of tokens (N,) int64."""
-        ones = vectors.new_ones(len(vectors), 1, dtype=torch.float32)
-        rows = torch.cat([vectors.detach().float(), ones], dim=1)
+        """Take in vectors (..., E) of tokens (...) int64; negative tokens are padding.
+
+        A vector that is not finite, as half precision may make it in a step that the
+        loss scale skips, is left out.
+        """
+        rows = vectors.detach().float().flatten(0, -2)
+        tokens = tokens.flatten()
+        counted = (tokens >= 0) & rows.isfinite().all(1)
+        rows = torch.where(counted[:, None], rows, 0.0)
+        rows = torch.cat([rows, counted[:, None].float()], dim=1)
         sums = rows.new_zeros(len(self.seen), rows.size(1))
-        sums = over_ranks(sums.index_add_(0, tokens, rows))
+        sums = over_ranks(sums.index_add_(0, tokens.clamp(min=0), rows))
         # 0 for tokens that are not here; picking the others would wait for the device.
         share = (1 - MOMENTUM) * (sums[:, -1] > 0)
         own = sums[:, :-1] / sums[:, -1:].clamp(min=1)

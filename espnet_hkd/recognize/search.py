@@ -22,7 +22,12 @@ from torch import Tensor
 
 from espnet_hkd.ctc.prefix import PrefixScorer
 from espnet_hkd.ctc.prefix_torch import TorchPrefixScorer
-from espnet_hkd.nets.scoring import POSSIBLE, CIFScorer, ScoringOptions
+from espnet_hkd.nets.scoring import (
+    POSSIBLE,
+    CIFScorer,
+    ScoringOptions,
+    to_device,
+)
 
 # Candidates of each hypothesis that CTC scores, relative to the beam; ESPnet's.
 PRE_BEAM = 1.5
@@ -92,6 +97,8 @@ def beam_search(
         ctc = _CTC(ctc_logp, lengths, decoder.blank, weights.ctc)
     found: list[list[Hypothesis]] = [[] for _ in hidden]
     ys = torch.full((len(hidden), 1), sos, device=hidden.device)
+    # The same on the host, to be read without waiting.
+    prefixes: list[list[int]] = [[] for _ in hidden]
     base = hidden.new_zeros(len(hidden), dtype=torch.float32)
     slots = torch.arange(len(hidden), device=hidden.device) * beam
     # An end that has no firing of its own comes one step after the last token.
@@ -106,13 +113,13 @@ def beam_search(
         live = []
         for total, row, token, slot in kept:
             if token == decoder.eos:
-                tokens = ys[row, 1:].tolist()
-                found[slot // beam].append(Hypothesis(tokens, total))
+                found[slot // beam].append(Hypothesis(prefixes[row], total))
             else:
                 live.append((row, token, slot))
         if not live:
             break
-        parents, tokens, slots = torch.tensor(live, device=ys.device).unbind(1)
+        prefixes = [[*prefixes[row], token] for row, token, _ in live]
+        parents, tokens, slots = to_device(live, ys.device).unbind(1)
         base = full[parents, tokens]
         if ctc is not None:
             ctc.extend(parents, tokens)

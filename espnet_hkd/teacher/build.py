@@ -305,7 +305,7 @@ def _check_parts(folder: Path, parts: Mapping[int, Part]) -> None:
             f"The teacher store {folder} is not finished.",
             got=f"{len(parts)} of {first.count} parts",
             wanted="part " + ", ".join(map(str, missing[:20])),
-            remedy=f"run extract_teacher with --shard {missing[0]}/{first.count}",
+            remedy=f"run extract-teacher with --shard {missing[0]}/{first.count}",
         )
     for index, part in parts.items():
         different = first.settings.differences(part.settings)

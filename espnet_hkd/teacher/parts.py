@@ -86,7 +86,7 @@ def known_parts(folder: Path) -> dict[int, Part]:
             f"{path} is not a record of a teacher store.",
             got=f"{type(error).__name__}: {error}",
             wanted=f"the fields of format {FORMAT}",
-            remedy=f"remove {path} and run the extract_teacher command again",
+            remedy=f"remove {path} and run the extract-teacher command again",
         ) from error
     return parts
 

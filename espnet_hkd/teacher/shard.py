@@ -212,8 +212,8 @@ def damaged(path: Path, what: str) -> StoreError:
     return StoreError(
         f"The teacher store's {path.name} is damaged: {what}.",
         got=path,
-        wanted="the file as extract_teacher wrote it",
-        remedy="run the extract_teacher command that made the store again: "
+        wanted="the file as extract-teacher wrote it",
+        remedy="run the extract-teacher command that made the store again: "
         "it writes damaged shards anew and keeps the others",
     )
 

@@ -88,7 +88,7 @@ class Settings:
     to_json = asdict
 
     def options(self) -> list[str]:
-        """The options of extract_teacher that make such a store."""
+        """The options of `espnet-hkd extract-teacher` that make such a store."""
         options = ["--plm", self.plm, "--layer", str(self.layer)]
         options += ["--dtype", self.dtype]
         options += ["--lower"] if self.lower else []
@@ -253,7 +253,7 @@ class TeacherStore:
 
     def mend_command(self, text: str) -> str:
         """The command that adds a canonical text to this store."""
-        words = ["python", "-m", "espnet_hkd.bin.extract_teacher", "--plain"]
+        words = ["espnet-hkd", "extract-teacher", "--plain"]
         words += ["--text", "-", "--out", str(self.folder), *self.settings.options()]
         return f"echo {shlex.quote(text)} | {shlex.join(words)}"
 
@@ -321,8 +321,8 @@ def read_json(path: Path) -> dict[str, Any]:
             if started
             else f"There is no teacher store in {folder}.",
             got="parts that are not merged" if started else f"no {path.name}",
-            wanted=f"a folder with {STORE_JSON} and shards, made by extract_teacher",
-            remedy="run the same extract_teacher command again (or --merge, if every "
+            wanted=f"a folder with {STORE_JSON} and shards, made by extract-teacher",
+            remedy="run the same extract-teacher command again (or --merge, if every "
             "--shard has ended): finished shards are kept"
             if started
             else _make_command(folder),
@@ -333,7 +333,7 @@ def read_json(path: Path) -> dict[str, Any]:
             f"{path} cannot be read.",
             got=f"{type(error).__name__}: {error}",
             wanted=f"JSON with a field format: {FORMAT}",
-            remedy=f"remove {path} and run the extract_teacher command again",
+            remedy=f"remove {path} and run the extract-teacher command again",
         ) from error
     if number != FORMAT:
         raise StoreError(
@@ -349,7 +349,7 @@ def read_json(path: Path) -> dict[str, Any]:
 def _make_command(
     folder: Path | str, plm: str = "NAME_OR_DIR", layer: int | None = None
 ) -> str:
-    words = ["python -m espnet_hkd.bin.extract_teacher --text FILE..."]
+    words = ["espnet-hkd extract-teacher --text FILE..."]
     words += ["--plm", shlex.quote(plm), "--out", shlex.quote(str(folder))]
     words += [] if layer is None else ["--layer", str(layer)]
     return " ".join(words)

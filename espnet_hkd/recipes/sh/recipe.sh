@@ -328,7 +328,7 @@ show_help() {
 Options of this recipe:
     --plm           # The teacher: a folder, a hub name or an installed package;
                     # none for training without (default="${plm}").
-    --teacher_opts  # More options of espnet_hkd.bin.extract_teacher, e.g. "--layer 5".
+    --teacher_opts  # More options of espnet-hkd extract-teacher, e.g. "--layer 5".
     --long_texts    # If training texts have more tokens than encoder frames: stop, train
                     # without them (skip) or with them (keep) (default="stop").
     --disk_gb       # Free space without which nothing is begun (default=what

@@ -18,7 +18,7 @@ SECONDS=0
     valid_set=               # stage 3: the set beside it that has a teacher, too
     plm=                     # stage 3: folder, hub name or installed package
     teacher_dir=data/teacher # stage 3: where the store goes
-    teacher_opts=            # stage 3: more options of extract_teacher, with commas for spaces
+    teacher_opts=            # stage 3: more options of extract-teacher, with commas for spaces
     cleaner=none             # stage 3: the text cleaner of the recipe
 }
 
