@@ -14,7 +14,7 @@ from espnet_hkd.nets.weight_fit import (
     utterance_mass,
     weights_to_keep,
 )
-from tests.small_models import SIZE, speech, write_experiment
+from tests.small_models import SIZE, pack, speech, write_experiment
 
 
 def encoded(tokens, pause, seed):
@@ -121,6 +121,31 @@ def test_an_experiment_gets_a_floor_and_new_weights_and_nothing_else(tmp_path, c
     was, states = old.state_dict(), new.state_dict()
     changed = {name for name in was if not torch.equal(was[name], states[name])}
     assert changed == {n for n in was if n.startswith("decoder.weight_predictor.")}
+
+
+def test_a_packed_model_becomes_an_experiment_that_opens_without_it(
+    tmp_path, corpus, monkeypatch
+):
+    import numpy as np
+
+    stats = tmp_path / "exp" / "asr_stats" / "feats_stats.npz"
+    stats.parent.mkdir(parents=True)
+    np.savez(stats, count=100, sum=np.zeros(80), sum_square=np.full(80, 100.0))
+    # Where the recipe runs.
+    monkeypatch.chdir(tmp_path)
+    write_experiment(
+        tmp_path / "exp" / "asr_hkd",
+        normalize="global_mvn",
+        normalize_conf={"stats_file": "exp/asr_stats/feats_stats.npz"},
+    )
+    options = ["exp/asr_stats/feats_stats.npz"]
+    packed = pack(tmp_path, exp="exp/asr_hkd", options=options)
+    out = tmp_path / "fitted"
+    main([str(packed), str(corpus), "--out", str(out), "--epochs=1"])
+    packed.unlink()
+    model = espnet_hkd.from_pretrained(out).model
+    assert model.decoder.weight_predictor.floor == 0.05
+    assert (out / "feats_stats.npz").read_bytes() == stats.read_bytes()
 
 
 def test_an_experiment_that_is_there_is_not_written_over(tmp_path, corpus):

@@ -39,25 +39,25 @@ def align(
     states[1::2] = labels
     emitted = log_probs[:, states]  # (T, 2 U + 1)
     # A blank may be left out between two labels that differ.
-    may_skip = np.zeros(len(states), bool)
-    may_skip[3::2] = states[3::2] != states[1:-2:2]
-    best = np.full(len(states), IMPOSSIBLE)
-    best[:2] = emitted[0, :2]
-    back = np.zeros((frames, len(states)), np.int8)
+    skip = np.full(len(states), IMPOSSIBLE)
+    skip[3::2][states[3::2] != states[1:-2:2]] = 0.0
+    # Two states before the first, so that each has one and two before it.
+    best = np.full((frames, len(states) + 2), IMPOSSIBLE)
+    best[0, 2:4] = emitted[0, :2]
     for t in range(1, frames):
-        came = np.full((3, len(states)), IMPOSSIBLE)
-        came[0] = best
-        came[1, 1:] = best[:-1]
-        came[2, 2:] = np.where(may_skip[2:], best[:-2], IMPOSSIBLE)
-        back[t] = came.argmax(0)
-        best = came.max(0) + emitted[t]
-    state = len(states) - 1 - int(best[-2] > best[-1])
-    if best[state] <= IMPOSSIBLE / 2:
+        before = best[t - 1]
+        came = np.maximum(before[2:], before[1:-1])
+        best[t, 2:] = np.maximum(came, before[:-2] + skip) + emitted[t]
+    state = len(states) - 1 - int(best[-1, -2] > best[-1, -1])
+    if best[-1, state + 2] <= IMPOSSIBLE / 2:
         return None
     path = np.empty(frames, np.int64)
-    for t in range(frames - 1, -1, -1):
+    path[-1] = state
+    for t in range(frames - 2, -1, -1):
+        two, one, same = best[t, state : state + 3].tolist()
+        came = [same, one, two + skip[state]]
+        state -= came.index(max(came))
         path[t] = state
-        state -= int(back[t, state])
     first = np.searchsorted(path, 2 * np.arange(len(labels)) + 1)
     last = np.searchsorted(path, 2 * np.arange(len(labels)) + 1, side="right")
     return np.stack([first, last], axis=1)

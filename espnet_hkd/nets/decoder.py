@@ -30,6 +30,7 @@ from espnet_hkd.checks import (
     check_whole,
 )
 from espnet_hkd.cif import FiredTokens, WeightPredictor
+from espnet_hkd.nets.gate import speech_gate
 from espnet_hkd.nets.scoring import CIFScorer, ScoringOptions
 from espnet_hkd.nets.void_options import DECODER
 
@@ -141,6 +142,10 @@ class CIFDecoder(AbsDecoder, CIFScorer):
             corpus' number of tokens (end-of-sentence included) per encoder frame.
         weight_floor: What a frame's weight must exceed to count, in [0, 1), in training
             and decoding alike; so that pauses fire nothing. 0, as published: none.
+        ctc_gate: What CTC's posteriors of all but the blank must sum up to somewhere
+            near a frame for its weight to count, in [0, 1), in decoding; so that a
+            model trained without pauses fires nothing in them. 0: no gate.
+        ctc_gate_reach: How near, in frames; so many frames at the end count always.
         times: What tells when tokens were said: "ctc", the CTC's spikes, where there is
             a CTC; or "cif", the weights.
         time_shift: Seconds from the middle of a token's spike or mass to its begin;
@@ -167,6 +172,8 @@ class CIFDecoder(AbsDecoder, CIFScorer):
         count_penalty: float = 1.0,
         initial_weight: float = 0.25,
         weight_floor: float = 0.0,
+        ctc_gate: float = 0.0,
+        ctc_gate_reach: int = 12,
         times: str = "ctc",
         time_shift: float = 0.0,
         **unknown: Any,
@@ -196,6 +203,11 @@ class CIFDecoder(AbsDecoder, CIFScorer):
         self.count_penalty = check_number(
             "decoder_conf.count_penalty", count_penalty, least=0.0
         )
+        self.ctc_gate = check_number(
+            "decoder_conf.ctc_gate", ctc_gate, least=0.0, below=1.0
+        )
+        self.ctc_gate_reach = check_whole("decoder_conf.ctc_gate_reach", ctc_gate_reach)
+        self._ctc: tuple[Any, ...] = ()
         self.times = check_choice("decoder_conf.times", times, ("ctc", "cif"))
         self.time_shift = check_number("decoder_conf.time_shift", time_shift)
         self.set_special_tokens(blank=0, unk=1, eos=vocab_size - 1)
@@ -225,6 +237,11 @@ class CIFDecoder(AbsDecoder, CIFScorer):
         self.unk = unk
         self.eos = eos
 
+    def read_pauses_by(self, ctc: Any) -> None:
+        """Give the CTC that `ctc_gate` asks."""
+        # In a tuple: it is the model's part, not the decoder's.
+        self._ctc = (ctc,)
+
     @property
     def options(self) -> ScoringOptions:
         """What a search uses unless it is told otherwise."""
@@ -240,7 +257,15 @@ class CIFDecoder(AbsDecoder, CIFScorer):
         self, hidden: torch.Tensor, lengths: torch.Tensor
     ) -> torch.Tensor:
         """Weights (B, T) of encoder output hidden (B, T, D) of lengths (B,)."""
-        return self.weight_predictor(hidden, lengths)
+        weights = self.weight_predictor(hidden, lengths)
+        if self.ctc_gate == 0 or self.training:
+            return weights
+        (ctc,) = self._ctc
+        blank = ctc.ctc_lo(hidden).float().softmax(-1)[..., self.blank]
+        near = speech_gate(
+            blank, lengths, threshold=self.ctc_gate, reach=self.ctc_gate_reach
+        )
+        return weights.masked_fill(~near, 0.0)
 
     def fire(
         self,

@@ -189,6 +189,14 @@ class CIFASRModel(Distillation, ESPnetASRModel):
             unk=tokens.index("<unk>") if "<unk>" in tokens else None,
             eos=self.eos,
         )
+        if decoder.ctc_gate > 0 and ctc_weight == 0:
+            raise ConfigError(
+                "CTC cannot say where pauses are in a model without CTC",
+                got=f"decoder_conf.ctc_gate {decoder.ctc_gate}, ctc_weight 0",
+                wanted="a ctc_weight above 0",
+                remedy="set it, or set ctc_gate to 0",
+            )
+        decoder.read_pauses_by(self.ctc)
         self.set_up_distillation(
             vocab_size,
             decoder.embed.embedding_dim,

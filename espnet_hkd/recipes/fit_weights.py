@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -100,16 +101,32 @@ def write_experiment(
     from espnet_hkd.files import replace_file
     from espnet_hkd.pretrained.files import read_weights
 
+    out.mkdir(parents=True, exist_ok=True)
+    config = _bring(config, source.root, out)
     states = {
         name: value.float() if value.is_floating_point() else value
         for name, value in read_weights(source.weights).items()
     } | weights
-    out.mkdir(parents=True, exist_ok=True)
     text = yaml.safe_dump(config, indent=4, sort_keys=False, allow_unicode=True)
     replace_file(out / CHECKPOINT, lambda new: torch.save(states, new))
     replace_file(
         out / "config.yaml", lambda new: new.write_text(text, encoding="utf-8")
     )
+
+
+def _bring(value: Any, root: Path, out: Path) -> Any:
+    """Copy the files of an unpacked model that its configuration names into `out`.
+
+    They are gone when the program ends, unlike those of an experiment, whose names do
+    not begin with the folder `root`.
+    """
+    if isinstance(value, dict):
+        return {key: _bring(each, root, out) for key, each in value.items()}
+    if isinstance(value, list):
+        return [_bring(each, root, out) for each in value]
+    if isinstance(value, str) and value.startswith(str(root)) and Path(value).is_file():
+        return str(shutil.copy(value, out))
+    return value
 
 
 def fit(

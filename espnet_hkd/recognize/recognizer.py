@@ -27,7 +27,7 @@ from espnet_hkd.recognize.encode import Encoder
 from espnet_hkd.recognize.options import LANGUAGE_MODELS, Options, resolve
 from espnet_hkd.recognize.search import Hypothesis, SearchWeights, beam_search
 from espnet_hkd.recognize.stream import transcribe
-from espnet_hkd.recognize.times import Stretch, time_tokens
+from espnet_hkd.recognize.times import Spoken, Stretch, time_tokens
 from espnet_hkd.speech.audio import Piece, check_file, load_audio, read_pieces
 from espnet_hkd.speech.loudness import loudness
 from espnet_hkd.speech.records import Firing, Transcript
@@ -350,11 +350,11 @@ class Recognizer:
             todo = todo[len(batch) :]
             hidden = [h for place in batch if (h := encoded[place]) is not None]
             ranked = self._search(hidden, options)
-            for place, each, hypotheses in zip(batch, hidden, ranked, strict=True):
-                found[place] = [
-                    self._transcript(pieces[place], each, hypothesis, options)
-                    for hypothesis in hypotheses[: options.nbest]
-                ]
+            best = [hypotheses[: options.nbest] for hypotheses in ranked]
+            spoken = [pieces[place] for place in batch]
+            transcripts = self._transcripts(spoken, hidden, best, options)
+            for place, hypotheses in zip(batch, best, strict=True):
+                found[place] = [next(transcripts) for _ in hypotheses]
         return found
 
     def _search(
@@ -385,26 +385,30 @@ class Recognizer:
             )
         return ranked
 
-    def _transcript(
+    def _transcripts(
         self,
-        piece: Piece,
-        hidden: torch.Tensor,
-        hypothesis: Hypothesis,
+        pieces: Sequence[Piece],
+        hidden: Sequence[torch.Tensor],
+        ranked: Sequence[Sequence[Hypothesis]],
         options: Options,
-    ) -> Transcript:
-        """Text, times and confidences of a piece's hypothesis."""
-        symbols = self._converter.ids2tokens(hypothesis.tokens)
-        stretch = Stretch(
-            piece.first / self.sample_rate,
-            len(piece.samples) / self.sample_rate,
-            self.frame_seconds,
-            loudness(piece.samples, self.sample_rate),
-        )
-        tokens = time_tokens(
-            self.model, hidden, hypothesis.tokens, symbols, stretch, options.scoring
-        )
-        words = group_words(tokens, self._unit)
-        return Transcript(self._text(symbols), hypothesis.score, tokens, words)
+    ) -> Iterator[Transcript]:
+        """Text, times and confidences of all hypotheses, piece by piece."""
+        spoken, scores = [], []
+        for piece, each, hypotheses in zip(pieces, hidden, ranked, strict=True):
+            stretch = Stretch(
+                piece.first / self.sample_rate,
+                len(piece.samples) / self.sample_rate,
+                self.frame_seconds,
+                loudness(piece.samples, self.sample_rate),
+            )
+            for tokens, score in hypotheses:
+                symbols = self._converter.ids2tokens(tokens)
+                spoken.append(Spoken(tokens, symbols, each, stretch))
+                scores.append(score)
+        timed = time_tokens(self.model, spoken, options.scoring)
+        for hypothesis, score, tokens in zip(spoken, scores, timed, strict=True):
+            words = group_words(tokens, self._unit)
+            yield Transcript(self._text(hypothesis.symbols), score, tokens, words)
 
     def _text(self, symbols: list[str]) -> str:
         if self._tokenizer is None:

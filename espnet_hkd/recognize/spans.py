@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from espnet_hkd.speech.loudness import STEP, last_sound
+from espnet_hkd.speech.loudness import STEP, last_sound, speech_level
 
 # A token of which nothing is heard gets so much, if the next leaves it.
 UNHEARD = 0.1  # seconds
@@ -63,9 +63,10 @@ def spans(
     starts = np.maximum.accumulate(starts - number * least) + number * least
     starts = np.minimum(starts, seconds - (tokens - number) * least)
     limits = np.append(starts[1:], seconds)
+    level = speech_level(power)
     ends = []
     for start, limit in zip(starts, limits, strict=True):
-        end = last_sound(power, start, limit)
+        end = last_sound(power, level, start, limit)
         if end is None:
             end = min(start + UNHEARD, limit)
         ends.append(min(max(end, start + least), limit))

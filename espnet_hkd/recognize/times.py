@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -30,16 +31,27 @@ class Stretch(NamedTuple):
     power: np.ndarray
 
 
+class Spoken(NamedTuple):
+    """A hypothesis and what it was found in.
+
+    Attributes:
+        tokens: U ids, end-of-sentence excluded.
+        symbols: Their names.
+        hidden: (T, D) encoder output.
+        stretch: The audio that `hidden` was made of.
+    """
+
+    tokens: list[int]
+    symbols: list[str]
+    hidden: Tensor
+    stretch: Stretch
+
+
 @torch.no_grad()
 def time_tokens(
-    model: Any,
-    hidden: Tensor,
-    ids: list[int],
-    symbols: list[str],
-    stretch: Stretch,
-    options: ScoringOptions,
-) -> list[TokenTime]:
-    """Times and confidences of the tokens of a hypothesis.
+    model: Any, hypotheses: Sequence[Spoken], options: ScoringOptions
+) -> list[list[TokenTime]]:
+    """Times and confidences of the tokens of each hypothesis.
 
     A token lies around the middle of its CTC spike (`decoder_conf.times: ctc`) or of
     its mass (`cif`, and where there is no CTC or it finds no way through the tokens).
@@ -48,51 +60,84 @@ def time_tokens(
 
     Args:
         model: A `CIFASRModel`.
-        hidden: (T, D) encoder output.
-        ids: U tokens, end-of-sentence excluded.
-        symbols: Their names.
-        stretch: The audio that `hidden` was made of.
+        hypotheses: Computed together.
         options: Those of the search.
     """
-    if not ids:
-        return []
-    length = torch.tensor([len(hidden)], device=hidden.device)
-    # Where counts are searched, the count that names the tokens with their end.
-    targets = None
-    if options.count_search > 0:
-        targets = torch.tensor([len(ids) + 1], device=hidden.device)
-    fired = model.decoder.fire(hidden[None], length, targets=targets, tail=options.tail)
-    confidences = _confidences(model, fired.states[:, : len(ids)], ids)
-    centres = None
-    if model.decoder.times == "ctc" and model.ctc_weight > 0:
-        centres = _spikes(model, hidden, ids)
-    if centres is None:
-        weights = model.decoder.predict_weights(hidden[None], length)[0]
-        centres = mass_centres(weights.cpu().numpy(), len(ids))
-    times = stretch.offset + spans(
-        centres * stretch.frame,
-        stretch.power,
-        stretch.seconds,
-        model.decoder.time_shift,
+    found: list[list[TokenTime]] = [[] for _ in hypotheses]
+    named = [place for place, each in enumerate(hypotheses) if each.tokens]
+    if not named:
+        return found
+    spoken = [hypotheses[place] for place in named]
+    hidden = torch.nn.utils.rnn.pad_sequence(
+        [each.hidden for each in spoken], batch_first=True
     )
-    return [
-        TokenTime(symbol, start, end, confidence)
-        for symbol, (start, end), confidence in zip(
-            symbols, times.tolist(), confidences, strict=True
+    lengths = torch.tensor([len(each.hidden) for each in spoken], device=hidden.device)
+    confidences = _confidences(model, hidden, lengths, spoken, options)
+    centres = _centres(model, hidden, lengths, spoken)
+    for place, each, middles, sure in zip(
+        named, spoken, centres, confidences, strict=True
+    ):
+        stretch = each.stretch
+        times = stretch.offset + spans(
+            middles * stretch.frame,
+            stretch.power,
+            stretch.seconds,
+            model.decoder.time_shift,
         )
+        found[place] = [
+            TokenTime(symbol, start, end, confidence)
+            for symbol, (start, end), confidence in zip(
+                each.symbols, times.tolist(), sure, strict=True
+            )
+        ]
+    return found
+
+
+def _centres(
+    model: Any, hidden: Tensor, lengths: Tensor, spoken: Sequence[Spoken]
+) -> list[np.ndarray]:
+    """Middle of each token's spike or mass (U,), in frames."""
+    spikes: list[np.ndarray | None] = [None] * len(spoken)
+    if model.decoder.times == "ctc" and model.ctc_weight > 0:
+        log_probs = model.ctc.log_softmax(hidden).float().cpu().numpy()
+        for row, each in enumerate(spoken):
+            frames = align(
+                log_probs[row, : len(each.hidden)], each.tokens, blank=model.blank_id
+            )
+            spikes[row] = None if frames is None else frames.mean(axis=1)
+    if all(each is not None for each in spikes):
+        return [each for each in spikes if each is not None]
+    weights = model.decoder.predict_weights(hidden, lengths).cpu().numpy()
+    return [
+        mass_centres(row[: len(each.hidden)], len(each.tokens))
+        if spike is None
+        else spike
+        for row, each, spike in zip(weights, spoken, spikes, strict=True)
     ]
 
 
-def _spikes(model: Any, hidden: Tensor, ids: list[int]) -> np.ndarray | None:
-    """Middle of each token's CTC spike (U,), in frames, None if it has none."""
-    log_probs = model.ctc.log_softmax(hidden[None])[0].float().cpu().numpy()
-    frames = align(log_probs, ids, blank=model.blank_id)
-    return None if frames is None else frames.mean(axis=1)
-
-
-def _confidences(model: Any, states: Tensor, ids: list[int]) -> list[float]:
-    """Probability of each token, given those before it; states (1, U, D)."""
-    ys = torch.tensor([[model.sos, *ids]], device=states.device)
+def _confidences(
+    model: Any,
+    hidden: Tensor,
+    lengths: Tensor,
+    spoken: Sequence[Spoken],
+    options: ScoringOptions,
+) -> list[list[float]]:
+    """Probability of each token, given those before it."""
+    numbers = [len(each.tokens) for each in spoken]
+    # Where counts are searched, the count that names the tokens with their end.
+    targets = None
+    if options.count_search > 0:
+        targets = torch.tensor(numbers, device=hidden.device) + 1
+    fired = model.decoder.fire(hidden, lengths, targets=targets, tail=options.tail)
+    ys = torch.nn.utils.rnn.pad_sequence(
+        [torch.tensor([model.sos, *each.tokens]) for each in spoken],
+        batch_first=True,
+        padding_value=model.eos,
+    ).to(hidden.device)  # (B, U + 1)
+    states = fired.states[:, : max(numbers)]
     logits, _ = model.decoder.forward_tokens(states, ys[:, :-1])
-    probability = logits[0].float().softmax(-1).gather(1, ys[0, 1:, None])
-    return probability[:, 0].tolist()
+    probability = logits.float().softmax(-1).gather(2, ys[:, 1:, None])[..., 0]
+    return [
+        row[:number] for row, number in zip(probability.tolist(), numbers, strict=True)
+    ]

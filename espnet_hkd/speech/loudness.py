@@ -31,11 +31,20 @@ def loudness(samples: np.ndarray, rate: int) -> np.ndarray:
     return (around[:-2] + around[1:-1] + around[2:]) / 3 + NOTHING
 
 
-def last_sound(power: np.ndarray, start: float, limit: float) -> float | None:
+def speech_level(power: np.ndarray) -> float:
+    """Power above which a recording is no pause, of what `loudness` gives of it."""
+    room, speech = np.quantile(power, [0.1, 0.95])
+    return max(room * _ratio(ABOVE_ROOM), speech / _ratio(BELOW_SPEECH))
+
+
+def last_sound(
+    power: np.ndarray, level: float, start: float, limit: float
+) -> float | None:
     """Where the sound between two times ends, in seconds.
 
     Args:
         power: What `loudness` gives of the whole recording or piece.
+        level: What `speech_level` gives of that.
         start: Seconds, where a word begins.
         limit: Seconds, where the next begins, or the recording ends.
 
@@ -46,11 +55,9 @@ def last_sound(power: np.ndarray, start: float, limit: float) -> float | None:
     part = power[first:last]
     if not len(part):
         return None
-    quiet = np.quantile(power, 0.1) * _ratio(ABOVE_ROOM)
-    least = max(quiet, np.quantile(power, 0.95) / _ratio(BELOW_SPEECH))
     if len(part) * STEP > LONG:
-        least = max(least, np.quantile(part, 0.25) * _ratio(ABOVE_PAUSE))
-    loud = np.flatnonzero(part > least)
+        level = max(level, np.quantile(part, 0.25) * _ratio(ABOVE_PAUSE))
+    loud = np.flatnonzero(part > level)
     after_silence = np.flatnonzero(np.diff(loud, prepend=-1) > ONSET / STEP)
     if len(after_silence):
         onset = after_silence[-1]
