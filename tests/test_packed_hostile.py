@@ -363,6 +363,9 @@ def test_a_name_that_is_no_folder_of_the_package_is_one_of_the_hub(
         ("decoder_conf", {"linear_units": 10**12}),
         ("frontend_conf", {"n_fft": 10**9}),
         ("frontend_conf", {"n_mels": 10**5}),
+        ("frontend_conf", {"fs": 10**6}),
+        ("frontend_conf", {"fs": "1000k"}),
+        ("frontend_conf", {"hop_length": 1}),
     ],
     ids=str,
 )

@@ -38,6 +38,8 @@ LARGEST = 100_000
 LARGEST_RATE = 1_000_000
 # Mel bins and channels, which are multiplied by the size of the window.
 LARGEST_BINS = 1024
+# Attention takes memory by the square of the frames; models have 100 a second, or 200.
+FRAMES_A_SECOND = 500
 
 # Classes of ESPnet that neither download anything nor open foreign checkpoints. Ours do
 # not either.
@@ -201,6 +203,27 @@ def check_options(config: Mapping[str, Any], name: str | Path, *, layers: int) -
                     wanted=f"at most {most:,}",
                     remedy="do not use it; ask whoever packed it",
                 )
+    _check_frames(config.get("frontend_conf") or {}, name)
+
+
+def _check_frames(frontend: Mapping[str, Any], name: str | Path) -> None:
+    """Check how many frames a second a frontend makes, where its options say so."""
+    import humanfriendly
+
+    try:
+        # "16k" in configurations; ESPnet's defaults where nothing is said.
+        rate = humanfriendly.parse_size(str(frontend.get("fs") or 16000))
+        frames = rate / int(frontend.get("hop_length", 128))
+    # What is no number, or zero, is found where the frontend is built.
+    except (humanfriendly.InvalidSize, ArithmeticError, TypeError, ValueError):
+        return
+    if frames > FRAMES_A_SECOND:
+        raise CheckpointError(
+            f"the frontend of {name} is beyond what any model has",
+            got=f"{frames:,.0f} frames a second",
+            wanted=f"at most {FRAMES_A_SECOND}",
+            remedy="do not use it; ask whoever packed it",
+        )
 
 
 def _numbers(value: Any, key: str = "") -> Iterator[tuple[str, float]]:
