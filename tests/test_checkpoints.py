@@ -5,19 +5,24 @@ from __future__ import annotations
 import errno
 import os
 import pathlib
+import shlex
 import shutil
+import sys
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
+from espnet2.bin import asr_train
 from espnet2.train import trainer
 
+from espnet_hkd import run
 from espnet_hkd.bin import resume
+from espnet_hkd.border import settings
 from espnet_hkd.border.checkpoints import install_atomic_saving, look_through
 from espnet_hkd.errors import CheckpointError
-from tests.training_material import make_corpus, train
+from tests.training_material import command, make_corpus, train
 
 pytestmark = pytest.mark.slow
 
@@ -292,12 +297,33 @@ class TestDamage:
         with pytest.raises(CheckpointError, match="it lacks optimizers, reporter"):
             train(corpus, begun, *EPOCHS)
 
-    def test_restart_begins_with_the_newest_weights(self, corpus, begun):
+    def test_command_of_the_error_begins_again_with_the_newest_weights(
+        self, corpus, begun, monkeypatch
+    ):
         newest = load(begun / "2epoch.pth")
         (begun / "checkpoint.pth").unlink()
+        options = command(corpus, begun, *EPOCHS, "--optim_conf", "lr=0.0")
+        monkeypatch.setattr(sys, "argv", [asr_train.__file__, *options])
+        monkeypatch.setattr(settings, "in_force", ["decoder_conf.tail=0.4"])
+        with pytest.raises(CheckpointError) as stopped:
+            asr_train.main()
+        said = stopped.value.remedy
+        _, *words = shlex.split(
+            said.removeprefix("start again from the newest weights: ")
+        )
+        assert words[:3] == ["-m", "espnet_hkd.run", "--set=decoder_conf.tail=0.4"]
+        # As Python would in a process of its own.
+        child = os.fork()
+        if child == 0:
+            try:
+                run.main(words[2:])
+                os._exit(0)
+            finally:
+                os._exit(1)
+        assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
         again = begun.with_name("exp_again")
-        options = ("--init_param", str(begun / "2epoch.pth"), "--optim_conf", "lr=0.0")
-        for key, value in train(corpus, again, *EPOCHS, *options).items():
+        assert updates(again) == UPDATES
+        for key, value in load(again / "3epoch.pth").items():
             if "norm" not in key:
                 torch.testing.assert_close(value, newest[key])
 

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import io
 import shutil
+import socket
 import tempfile
+import time
 import zipfile
 from pathlib import Path
 
@@ -12,12 +14,14 @@ import numpy as np
 import pytest
 import torch
 import yaml
+from transformers import BertConfig, BertModel
 
 import espnet_hkd
 from espnet_hkd.errors import CheckpointError, DataError, HKDError
 from espnet_hkd.pretrained.limits import load_yaml
 from espnet_hkd.pretrained.packed import describe, open_packed
-from tests.small_models import speech
+from espnet_hkd.pretrained.slim import slim
+from tests.small_models import SIZE, pack, speech, write_experiment
 from tests.soak.packages import BOMB, CONFIG, WEIGHTS, make_package
 
 LFS = b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 9\n"
@@ -243,6 +247,22 @@ def test_an_experiment_does_not_read_devices(members, tmp_path):
     assert "bpemodel: /dev/zero" in refused(tmp_path)
 
 
+@pytest.fixture
+def unplugged(monkeypatch) -> list[object]:
+    """Addresses that were asked for: none of them can be reached."""
+    asked = []
+
+    def refuse(*address: object, **options: object) -> None:
+        asked.append(address)
+        raise OSError("there is no network")
+
+    monkeypatch.setattr(socket, "getaddrinfo", refuse)
+    monkeypatch.setattr(socket.socket, "connect", refuse)
+    # The hub's client would try for half a minute.
+    monkeypatch.setattr(time, "sleep", lambda seconds: None)
+    return asked
+
+
 @pytest.mark.parametrize(
     "values",
     [
@@ -251,26 +271,86 @@ def test_an_experiment_does_not_read_devices(members, tmp_path):
         {"frontend": "whisper"},
         {"postencoder": "hugging_face_transformers"},
         {"encoder": "whisper"},
+        {
+            "decoder": "hugging_face_transformers",
+            "decoder_conf": {"model_name_or_path": "user/model"},
+        },
         {"token_type": "hugging_face", "bpemodel": None},
     ],
     ids=lambda values: " ".join(values),
 )
-def test_what_would_be_downloaded_must_be_allowed(write, unbuilt, values):
+def test_what_would_be_downloaded_must_be_allowed(write, unbuilt, unplugged, values):
     path = write(**values)
     message = refused(path)
     assert "wants to download its" in message
     assert "allow_download=True" in message
+    assert not unplugged
     # With leave it goes on, to the next check.
     assert "wants to download" not in refused(path, allow_download=True)
 
 
-def test_a_download_that_lies_in_the_package_needs_no_leave(write, unbuilt):
-    path = write(
-        {"plm/config.json": b"{}"},
-        postencoder="hugging_face_transformers",
-        postencoder_conf={"model_name_or_path": "plm"},
+PLM = {
+    "postencoder": "hugging_face_transformers",
+    "postencoder_conf": {"model_name_or_path": "plm"},
+}
+
+
+@pytest.fixture(scope="module")
+def plm_files(tmp_path_factory) -> dict[str, bytes]:
+    """A tiny untrained BERT: what a package gains by it."""
+    folder = tmp_path_factory.mktemp("plm")
+    config = BertConfig(
+        vocab_size=9,
+        hidden_size=SIZE,
+        num_hidden_layers=1,
+        num_attention_heads=2,
+        intermediate_size=SIZE,
     )
-    assert "wants to download" not in refused(path)
+    BertModel(config).save_pretrained(folder)
+    return {f"plm/{path.name}": path.read_bytes() for path in folder.iterdir()}
+
+
+def test_a_download_that_lies_in_the_package_needs_no_leave(
+    plm_files, tmp_path, unplugged, monkeypatch
+):
+    for name, content in plm_files.items():
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_bytes(content)
+    exp = tmp_path / "exp" / "asr_hkd"
+    with monkeypatch.context() as there:
+        there.chdir(tmp_path)
+        slim(write_experiment(exp, **PLM))
+        path = pack(tmp_path, options=["plm"])
+    recognizer = espnet_hkd.from_pretrained(str(path))
+    assert recognizer(speech(1.0), sample_rate=16000)
+    assert not unplugged
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"plm/adapter_config.json": b'{"base_model_name_or_path": "user/model"}'},
+        {"plm/config.json": b'{"auto_map": {"AutoModel": "user/model--code.Model"}}'},
+        {"plm/config.json": b"[]"},
+        {"plm/model.safetensors.index.json": b'{"weight_map": {"a": "/etc/passwd"}}'},
+    ],
+    ids=["an adapter", "code", "no configuration", "files elsewhere"],
+)
+def test_a_folder_that_leads_elsewhere_is_a_download(
+    write, plm_files, unbuilt, unplugged, changes
+):
+    assert "wants to download" in refused(write(plm_files | changes, **PLM))
+    assert not unplugged
+
+
+@pytest.mark.parametrize("place", ["user/model", ".", "", "plm/config.json"])
+def test_a_name_that_is_no_folder_of_the_package_is_one_of_the_hub(
+    write, plm_files, unbuilt, unplugged, place
+):
+    conf = {"model_name_or_path": place, "lang_token_id": "plm"}
+    path = write(plm_files, **{**PLM, "postencoder_conf": conf})
+    assert "wants to download" in refused(path)
+    assert not unplugged
 
 
 @pytest.mark.parametrize(
@@ -283,6 +363,9 @@ def test_a_download_that_lies_in_the_package_needs_no_leave(write, unbuilt):
         ("decoder_conf", {"linear_units": 10**12}),
         ("frontend_conf", {"n_fft": 10**9}),
         ("frontend_conf", {"n_mels": 10**5}),
+        ("frontend_conf", {"fs": 10**6}),
+        ("frontend_conf", {"fs": "1000k"}),
+        ("frontend_conf", {"hop_length": 1}),
     ],
     ids=str,
 )

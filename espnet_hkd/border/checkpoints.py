@@ -22,7 +22,7 @@ from typing import Any
 
 import torch
 
-from espnet_hkd.border import resume
+from espnet_hkd.border import resume, settings
 from espnet_hkd.errors import CheckpointError, HKDError
 
 logger = logging.getLogger(__name__)
@@ -131,7 +131,10 @@ def look_through(options: Any, distributed: Any) -> None:
 
 def _restart(weights: Path, folder: Path) -> str:
     """This process' own command, with other weights to begin with and a new folder."""
-    command = [sys.executable, *sys.argv, "--init_param", str(weights)]
+    given = [f"--set={text}" for text in settings.in_force]
+    # Whatever has started this process, so its program knows our classes.
+    program = [sys.executable, "-m", "espnet_hkd.run", *given, *sys.argv]
+    command = [*program, "--init_param", str(weights)]
     return shlex.join([*command, "--output_dir", f"{folder}_again"])
 
 

@@ -51,6 +51,9 @@ _FORM = "PART_conf.KEY=VALUE, such as decoder_conf.tail=0.4"
 _REMEDY = "correct the setting, or leave it out"
 _FLOAT = r"[-+]?(\d+\.?\d*|\.\d+)e[-+]?\d+"
 
+# What `install` was given in this process, for commands that are printed.
+in_force: list[str] = []
+
 
 @dataclass(frozen=True)
 class Setting:
@@ -244,6 +247,7 @@ def install(texts: Sequence[str]) -> None:
             when a model is built, as only then its classes are known.
     """
     settings = [parse_setting(text) for text in texts]
+    in_force[:] = texts
     wrapped: list[type] = []
 
     def wrap(task: ModuleType) -> None:

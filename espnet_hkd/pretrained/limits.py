@@ -7,7 +7,6 @@ each limit is far above what models need and far below what harms a machine.
 from __future__ import annotations
 
 import math
-import os
 import re
 import zipfile
 from collections.abc import Iterator, Mapping
@@ -18,7 +17,8 @@ import torch
 import yaml
 
 from espnet_hkd.border.settings import PARTS
-from espnet_hkd.errors import CheckpointError
+from espnet_hkd.errors import CheckpointError, PLMError
+from espnet_hkd.teacher.locate import check_references, read_json
 
 # Bytes of a YAML file; a token list of 100,000 words has 2 MB.
 YAML_BYTES = 4 << 20
@@ -38,6 +38,8 @@ LARGEST = 100_000
 LARGEST_RATE = 1_000_000
 # Mel bins and channels, which are multiplied by the size of the window.
 LARGEST_BINS = 1024
+# Attention takes memory by the square of the frames; models have 100 a second, or 200.
+FRAMES_A_SECOND = 500
 
 # Classes of ESPnet that neither download anything nor open foreign checkpoints. Ours do
 # not either.
@@ -58,8 +60,25 @@ _LOCAL = {
         "multiconv_conformer",
     ),
     "postencoder": ("length_adaptor",),
+    "decoder": (
+        "transformer",
+        "lightweight_conv",
+        "lightweight_conv2d",
+        "dynamic_conv",
+        "dynamic_conv2d",
+        "rnn",
+        "transducer",
+        "mlm",
+        "s4",
+        "linear_decoder",
+    ),
     "lm": ("seq_rnn", "transformer"),
     "token_type": ("char", "bpe", "word"),
+}
+# The option by which a class of ESPnet names a folder of a model, or one on the hub.
+FOLDER_OPTIONS = {
+    "huggingface": "model",
+    "hugging_face_transformers": "model_name_or_path",
 }
 # Where a configuration holds the options of what is built.
 SECTIONS = (*(f"{part}_conf" for part in PARTS), "ctc_conf", "lm_conf")
@@ -184,6 +203,27 @@ def check_options(config: Mapping[str, Any], name: str | Path, *, layers: int) -
                     wanted=f"at most {most:,}",
                     remedy="do not use it; ask whoever packed it",
                 )
+    _check_frames(config.get("frontend_conf") or {}, name)
+
+
+def _check_frames(frontend: Mapping[str, Any], name: str | Path) -> None:
+    """Check how many frames a second a frontend makes, where its options say so."""
+    import humanfriendly
+
+    try:
+        # "16k" in configurations; ESPnet's defaults where nothing is said.
+        rate = humanfriendly.parse_size(str(frontend.get("fs") or 16000))
+        frames = rate / int(frontend.get("hop_length", 128))
+    # What is no number, or zero, is found where the frontend is built.
+    except (humanfriendly.InvalidSize, ArithmeticError, TypeError, ValueError):
+        return
+    if frames > FRAMES_A_SECOND:
+        raise CheckpointError(
+            f"the frontend of {name} is beyond what any model has",
+            got=f"{frames:,.0f} frames a second",
+            wanted=f"at most {FRAMES_A_SECOND}",
+            remedy="do not use it; ask whoever packed it",
+        )
 
 
 def _numbers(value: Any, key: str = "") -> Iterator[tuple[str, float]]:
@@ -201,7 +241,12 @@ def _numbers(value: Any, key: str = "") -> Iterator[tuple[str, float]]:
 def check_downloads(config: Mapping[str, Any], root: Path, name: str | Path) -> None:
     """Refuse parts that fetch weights or code of others where they are built.
 
-    A part whose options name a file or folder of the package has what it needs there.
+    A part whose folder lies in the package has what it needs there.
+
+    Args:
+        config: The configuration, with paths as ESPnet will open them.
+        root: The package's folder.
+        name: For the errors.
 
     Raises:
         CheckpointError: There is such a part; says how to allow it.
@@ -211,14 +256,31 @@ def check_downloads(config: Mapping[str, Any], root: Path, name: str | Path) -> 
         ours = isinstance(chosen, str) and chosen.startswith("hkd_")
         if chosen is None or ours or chosen in local:
             continue
-        options = config.get(f"{part}_conf") or {}
-        if not any(os.path.exists(root / v) for _, v in strings(options)):
+        if not _has_folder(config, part, root):
             raise CheckpointError(
                 f"{name} wants to download its {part} when it is built",
                 got=f"{part}: {chosen}"[:200],
                 wanted=f"a {part} that comes with the model: {', '.join(local)}",
                 remedy=_ALLOW,
             )
+
+
+def _has_folder(config: Mapping[str, Any], part: str, root: Path) -> bool:
+    """Whether a part reads a folder of the package, with weights and without code."""
+    options, key = config.get(f"{part}_conf"), FOLDER_OPTIONS.get(str(config[part]))
+    if not isinstance(options, dict) or key is None:
+        return False
+    folder = Path(str(options.get(key)))
+    # A name that is not a path to a folder here would be looked up on the hub.
+    if not (folder.is_absolute() and folder.is_relative_to(root) and folder.is_dir()):
+        return False
+    try:
+        check_references(folder.name, folder)
+        records = [read_json(folder.name, path) for path in folder.glob("*.json")]
+    except PLMError:
+        return False
+    coded = any("auto_map" in record for record in records)
+    return not coded and any(folder.glob("*.safetensors"))
 
 
 def strings(value: Any, key: str = "") -> Iterator[tuple[str, str]]:

@@ -30,6 +30,7 @@ from espnet_hkd.pretrained.files import (
     read_weights,
 )
 from espnet_hkd.pretrained.limits import (
+    FOLDER_OPTIONS,
     SECTIONS,
     check_archive,
     check_downloads,
@@ -464,6 +465,7 @@ def _resolved(config: Path, weights: Path, roots: list[Path]) -> PackedModel:
     # These are paths even where they have no folder.
     named = [key for key in OPENED if isinstance(changed.get(key), str)]
     changed |= {key: locate(changed[key]) for key in named}
+    changed |= _located_folders(changed, roots)
     if changed == original:
         return PackedModel(config, weights, roots[0])
     kept = _temporary_folder()
@@ -474,6 +476,20 @@ def _resolved(config: Path, weights: Path, roots: list[Path]) -> PackedModel:
     except OSError as error:
         raise _no_room(error) from error
     return PackedModel(resolved, weights, roots[0], kept)
+
+
+def _located_folders(config: dict[str, Any], roots: list[Path]) -> dict[str, Any]:
+    """Sections of parts that read a folder, with its path where it is in `roots`."""
+    changed = {}
+    for part in PARTS:
+        section, key = f"{part}_conf", FOLDER_OPTIONS.get(str(config.get(part)))
+        options = config.get(section)
+        value = options.get(key) if isinstance(options, dict) else None
+        for root in roots:
+            if isinstance(value, str) and value and (root / value).is_dir():
+                changed[section] = {**config[section], key: str(root / value)}
+                break
+    return changed
 
 
 def _check_files(config: dict[str, Any], roots: list[Path], path: Path) -> None:

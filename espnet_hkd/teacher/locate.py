@@ -70,11 +70,11 @@ def find_plm(name: str) -> Path:
                 else ""
             ),
         )
-    _check_references(name, folder)
+    check_references(name, folder)
     return folder
 
 
-def _check_references(name: str, folder: Path) -> None:
+def check_references(name: str, folder: Path) -> None:
     """Check that nothing in a folder makes the library read other files than its own.
 
     Raises:
@@ -89,7 +89,7 @@ def _check_references(name: str, folder: Path) -> None:
         )
     named = []
     for path in folder.glob("*.index.json"):
-        weights = _read_json(name, path).get("weight_map")
+        weights = read_json(name, path).get("weight_map")
         if not isinstance(weights, dict):
             raise _not_readable(name, path, "no weight_map")
         files = {str(file) for file in weights.values()}
@@ -100,13 +100,13 @@ def _check_references(name: str, folder: Path) -> None:
         if path.is_file():
             named += [
                 (path, str(value))
-                for key, value in _read_json(name, path).items()
+                for key, value in read_json(name, path).items()
                 if key.endswith("_file")
                 and value is not None
                 and not _lies_in(folder, str(value))
             ]
         if path.name == CONFIG:
-            named += [(path, code) for code in _implementations(_read_json(name, path))]
+            named += [(path, code) for code in _implementations(read_json(name, path))]
     for path, file in named:
         raise PLMError(
             f"{path.name} of the PLM {name} names a file that is not read.",
@@ -135,7 +135,12 @@ def _lies_in(folder: Path, file: str) -> bool:
     return Path(file).name == file and (folder / file).is_file()
 
 
-def _read_json(name: str, path: Path) -> dict[str, Any]:
+def read_json(name: str, path: Path) -> dict[str, Any]:
+    """Names and values of a file of a PLM.
+
+    Raises:
+        PLMError: It holds something else.
+    """
     try:
         record = json.loads(path.read_bytes())
     # Brackets within brackets, thousands deep, are a RecursionError.

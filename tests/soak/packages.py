@@ -94,12 +94,15 @@ def attack(
     """One row: so many cases, and those that ended as they should."""
     folder.mkdir()
     ends = Counter[str]()
+    other = []
     for number in range(count):
-        ends[attempt(run, random.Random(draw.random()), folder / f"{number}")] += 1
+        end = attempt(run, random.Random(draw.random()), folder / f"{number}")
         if (folder / f"{number}.ran").exists():
-            ends["code was run"] += 1
+            end = "code was run"
+        ends[end] += 1
+        if end not in FINE:
+            other.append(f"case {number} {end}")
     fine = sum(ends[end] for end in FINE)
-    other = [f"{times} {end}" for end, times in ends.items() if end not in FINE]
     note = "; ".join([f"{ends['works']} worked, {ends['refused']} refused", *other])
     return Row(f"{name} tampered with: work or are refused", count, fine, note)
 
