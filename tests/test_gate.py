@@ -46,7 +46,7 @@ def decoder_and_ctc(**options):
     with torch.no_grad():
         ctc.ctc_lo.bias[0] = 10.0
         ctc.ctc_lo.weight[3, 0] = 20.0
-    decoder.read_pauses_by(ctc)
+    decoder.ask_ctc(ctc)
     return decoder.eval(), ctc
 
 
@@ -105,7 +105,7 @@ def test_a_model_without_ctc_has_no_gate(tmp_path):
         "decoder_conf": {"attention_heads": 2, "linear_units": 32, "ctc_gate": 0.05},
         "model_conf": {"ctc_weight": 0.0},
     }
-    with pytest.raises(ConfigError, match="where pauses are"):
+    with pytest.raises(ConfigError, match="or pauses are"):
         write_experiment(tmp_path, **changes)
 
 

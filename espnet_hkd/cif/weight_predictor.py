@@ -13,6 +13,9 @@ from torch import Tensor, nn
 from espnet_hkd.cif.definition import at_least_float32
 from espnet_hkd.errors import ConfigError
 
+# Priors of 0 and 1 are taken for so much more and less, so that they can be corrected.
+PRIOR_MARGIN = 1e-3
+
 
 class WeightPredictor(nn.Module):
     """Predict how much of a token each frame carries.
@@ -67,18 +70,25 @@ class WeightPredictor(nn.Module):
         start = floor + initial_weight * (1 - floor)
         nn.init.constant_(self.linear.bias, math.log(start / (1 - start)))
 
-    def forward(self, hidden: Tensor, lengths: Tensor) -> Tensor:
+    def forward(
+        self, hidden: Tensor, lengths: Tensor, prior: Tensor | None = None
+    ) -> Tensor:
         """Weights (B, T) in [0, 1], 0 on padding, of frames (B, T, D).
 
         `lengths` (B,) counts valid frames; padding may hold anything. Weights of half
         precision frames are float32: their sum over an utterance counts its tokens.
+        `prior` (B, T): weights that these are a correction of, in log odds.
         """
         number = torch.arange(hidden.size(1), device=hidden.device)
         valid = number < lengths[:, None]  # (B, T)
         hidden = hidden.masked_fill(~valid[..., None], 0.0)
         mixed = self.conv(hidden.transpose(1, 2)).transpose(1, 2)  # (B, T, D)
         logits = self.linear(self.dropout(mixed)).squeeze(-1)
-        weights = logits.to(at_least_float32(logits)).sigmoid()
+        logits = logits.to(at_least_float32(logits))
+        if prior is not None:
+            prior = prior.to(logits.dtype).masked_fill(~valid, 0.5)
+            logits = logits + torch.logit(prior, eps=PRIOR_MARGIN)
+        weights = logits.sigmoid()
         if self.floor > 0:
             weights = (weights - self.floor).clamp(min=0.0) / (1 - self.floor)
         return weights.masked_fill(~valid, 0.0)

@@ -30,6 +30,7 @@ from espnet_hkd.checks import (
     check_whole,
 )
 from espnet_hkd.cif import FiredTokens, WeightPredictor
+from espnet_hkd.nets.emissions import expected_emissions
 from espnet_hkd.nets.gate import speech_gate
 from espnet_hkd.nets.scoring import CIFScorer, ScoringOptions
 from espnet_hkd.nets.void_options import DECODER
@@ -146,6 +147,10 @@ class CIFDecoder(AbsDecoder, CIFScorer):
             near a frame for its weight to count, in [0, 1), in decoding; so that a
             model trained without pauses fires nothing in them. 0: no gate.
         ctc_gate_reach: How near, in frames; so many frames at the end count always.
+        ctc_prior: Let the weights be a correction, in log odds, of the tokens that CTC
+            is expected to begin at each frame (`nets.emissions`), rather than of
+            `initial_weight`, which then says nothing; no gradient reaches CTC by it.
+            For an encoder that CTC has taught before. False, as published.
         times: What tells when tokens were said: "ctc", the CTC's spikes, where there is
             a CTC; or "cif", the weights.
         time_shift: Seconds from the middle of a token's spike or mass to its begin;
@@ -174,6 +179,7 @@ class CIFDecoder(AbsDecoder, CIFScorer):
         weight_floor: float = 0.0,
         ctc_gate: float = 0.0,
         ctc_gate_reach: int = 12,
+        ctc_prior: bool = False,
         times: str = "ctc",
         time_shift: float = 0.0,
         **unknown: Any,
@@ -207,6 +213,7 @@ class CIFDecoder(AbsDecoder, CIFScorer):
             "decoder_conf.ctc_gate", ctc_gate, least=0.0, below=1.0
         )
         self.ctc_gate_reach = check_whole("decoder_conf.ctc_gate_reach", ctc_gate_reach)
+        self.ctc_prior = check_switch("decoder_conf.ctc_prior", ctc_prior)
         self._ctc: tuple[Any, ...] = ()
         self.times = check_choice("decoder_conf.times", times, ("ctc", "cif"))
         self.time_shift = check_number("decoder_conf.time_shift", time_shift)
@@ -214,7 +221,8 @@ class CIFDecoder(AbsDecoder, CIFScorer):
 
         self.weight_predictor = WeightPredictor(
             size,
-            initial_weight=initial_weight,
+            # The prior alone at first.
+            initial_weight=0.5 if ctc_prior else initial_weight,
             dropout_rate=dropout_rate,
             floor=weight_floor,
         )
@@ -237,8 +245,8 @@ class CIFDecoder(AbsDecoder, CIFScorer):
         self.unk = unk
         self.eos = eos
 
-    def read_pauses_by(self, ctc: Any) -> None:
-        """Give the CTC that `ctc_gate` asks."""
+    def ask_ctc(self, ctc: Any) -> None:
+        """Give the CTC that `ctc_gate` and `ctc_prior` ask."""
         # In a tuple: it is the model's part, not the decoder's.
         self._ctc = (ctc,)
 
@@ -257,11 +265,19 @@ class CIFDecoder(AbsDecoder, CIFScorer):
         self, hidden: torch.Tensor, lengths: torch.Tensor
     ) -> torch.Tensor:
         """Weights (B, T) of encoder output hidden (B, T, D) of lengths (B,)."""
-        weights = self.weight_predictor(hidden, lengths)
-        if self.ctc_gate == 0 or self.training:
-            return weights
+        gated = self.ctc_gate > 0 and not self.training
+        if not gated and not self.ctc_prior:
+            return self.weight_predictor(hidden, lengths)
         (ctc,) = self._ctc
-        blank = ctc.ctc_lo(hidden).float().softmax(-1)[..., self.blank]
+        with torch.no_grad():
+            logits = ctc.ctc_lo(hidden)
+        prior = None
+        if self.ctc_prior:
+            prior = expected_emissions(logits, lengths, blank=self.blank)
+        weights = self.weight_predictor(hidden, lengths, prior)
+        if not gated:
+            return weights
+        blank = logits.float().softmax(-1)[..., self.blank]
         near = speech_gate(
             blank, lengths, threshold=self.ctc_gate, reach=self.ctc_gate_reach
         )

@@ -189,14 +189,15 @@ class CIFASRModel(Distillation, ESPnetASRModel):
             unk=tokens.index("<unk>") if "<unk>" in tokens else None,
             eos=self.eos,
         )
-        if decoder.ctc_gate > 0 and ctc_weight == 0:
+        if (decoder.ctc_gate > 0 or decoder.ctc_prior) and ctc_weight == 0:
             raise ConfigError(
-                "CTC cannot say where pauses are in a model without CTC",
-                got=f"decoder_conf.ctc_gate {decoder.ctc_gate}, ctc_weight 0",
+                "CTC cannot say where tokens or pauses are in a model without CTC",
+                got=f"decoder_conf.ctc_gate {decoder.ctc_gate}, ctc_prior "
+                f"{str(decoder.ctc_prior).lower()}; ctc_weight 0",
                 wanted="a ctc_weight above 0",
-                remedy="set it, or set ctc_gate to 0",
+                remedy="set it, or set ctc_gate to 0 and ctc_prior to false",
             )
-        decoder.read_pauses_by(self.ctc)
+        decoder.ask_ctc(self.ctc)
         self.set_up_distillation(
             vocab_size,
             decoder.embed.embedding_dim,

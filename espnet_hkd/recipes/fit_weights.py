@@ -181,6 +181,13 @@ def fit(
     config = read_config(own) if own.is_file() else packed.read_config()
     recognizer = espnet_hkd.from_pretrained(model)
     decoder = recognizer.model.decoder
+    if decoder.ctc_prior:
+        raise ConfigError(
+            "these weights correct those of CTC and cannot be fitted alone",
+            got="a model trained with decoder_conf.ctc_prior: true",
+            wanted="ctc_prior: false",
+            remedy="train on with pauses (--pretrained_model), or set ctc_gate",
+        )
     # Made first: what is out of range is refused before the long work.
     start = WeightPredictor(
         decoder.embed.embedding_dim,

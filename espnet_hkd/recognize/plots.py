@@ -94,12 +94,12 @@ def _sawtooth(firing: Firing, seconds: float) -> tuple[np.ndarray, np.ndarray]:
 def firings_of_batch(model: Any, batch: dict[str, Any]) -> list[Firing]:
     """What a model in training does with a batch of known transcripts.
 
-    The weights are shown as predicted; firings are those of the decoding mode, and
+    The weights are shown unscaled; firings are those of the decoding mode, and
     each carries the token that the decoder, told the true tokens before, names there.
     """
     hidden, lengths = model.encode(batch["speech"], batch["speech_lengths"])
     decoder = model.decoder
-    weights = decoder.weight_predictor(hidden, lengths)
+    weights = decoder.predict_weights(hidden, lengths)
     fired = decoder.fire(hidden, lengths)
     ys_in, _ = model.add_sos_eos(batch["text"], batch["text_lengths"])
     width = max(ys_in.size(1), fired.states.size(1))
