@@ -193,8 +193,8 @@ def _spread_tokens(hidden, line, grad, grad_hidden, products):
     single = np.empty(1, grad.dtype)
     for row in range(len(hidden)):
         b, t = row // frames, row % frames
-        grad_hidden[row] = 0
         if t > line.final[b] or line.tokens[b] == 0:
+            grad_hidden[row] = 0
             continue
         reached, fired = line.reached[b], line.fired[b]
         begin = fired[t - 1] if t > 0 else 0
@@ -205,9 +205,16 @@ def _spread_tokens(hidden, line, grad, grad_hidden, products):
             single[0] = stop - covered
             share = single[0]
             product = single[0] * 0
-            for d in range(width):
-                grad_hidden[row, d] += share * grad[b * slots + k, d]
-                product += hidden[row, d] * grad[b * slots + k, d]
+            token = b * slots + k
+            # Most frames lie in one token: their row is written once.
+            if k == begin:
+                for d in range(width):
+                    grad_hidden[row, d] = share * grad[token, d]
+                    product += hidden[row, d] * grad[token, d]
+            else:
+                for d in range(width):
+                    grad_hidden[row, d] += share * grad[token, d]
+                    product += hidden[row, d] * grad[token, d]
             if k == begin:
                 products[row, 0] = product
             products[row, 1] = product
