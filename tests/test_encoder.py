@@ -7,6 +7,7 @@ from espnet2.asr.encoder.conformer_encoder import ConformerEncoder
 from espnet2.asr.encoder.e_branchformer_encoder import EBranchformerEncoder
 from espnet2.legacy.nets.pytorch_backend.transformer.subsampling import TooShortUttError
 
+from espnet_hkd.border.encoders import ignores_padding
 from espnet_hkd.errors import ConfigError
 from espnet_hkd.nets.decoder import CIFDecoder
 from espnet_hkd.nets.encoder import MaskedBatchNorm1d, PooledConformerEncoder
@@ -181,19 +182,18 @@ STOCK = {
 }
 
 
+def make_stock(name, **changes):
+    make, conf = STOCK[name]
+    torch.manual_seed(0)
+    common = {"output_size": 16, "attention_heads": 2, "num_blocks": 2}
+    return make(80, **{**common, "input_layer": "conv2d", **conf, **changes}).eval()
+
+
 @pytest.mark.parametrize("input_layer", ["conv2d", "conv2d2", "conv2d6", "conv2d8"])
 @pytest.mark.parametrize("name", STOCK)
 def test_stock_encoders_do_not_see_padding_either(name, input_layer):
-    make, conf = STOCK[name]
-    torch.manual_seed(0)
-    encoder = make(
-        80,
-        output_size=16,
-        attention_heads=2,
-        num_blocks=2,
-        input_layer=input_layer,
-        **conf,
-    ).eval()
+    encoder = make_stock(name, input_layer=input_layer)
+    assert ignores_padding(encoder)
     lengths = (90, 61, 44)
     utterances = features(lengths, width=80)
     padded = torch.nn.utils.rnn.pad_sequence(utterances, batch_first=True)
@@ -202,5 +202,18 @@ def test_stock_encoders_do_not_see_padding_either(name, input_layer):
         alone, count, _ = encoder(utterance[None], torch.tensor([len(utterance)]))
         assert counts[row] == count[0]
         torch.testing.assert_close(
-            together[row, : counts[row]], alone[0], rtol=1e-4, atol=1e-4
+            together[row, : counts[row]], alone[0], rtol=1e-5, atol=1e-5
         )
+
+
+@pytest.mark.parametrize(
+    ("name", "changes"),
+    [
+        ("conformer", {"positionwise_layer_type": "conv1d"}),
+        ("conformer", {"positionwise_layer_type": "conv1d-linear"}),
+        ("e_branchformer", {"input_layer": "conv2d1"}),
+    ],
+    ids=str,
+)
+def test_what_is_not_known_to_ignore_padding_is_not_trusted(name, changes):
+    assert not ignores_padding(make_stock(name, **changes))

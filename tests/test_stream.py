@@ -167,8 +167,26 @@ POOLED = {
 }
 
 
-@pytest.mark.parametrize("changes", [{}, POOLED], ids=["conformer", "pooled"])
-def test_batch_mates_do_not_change_what_is_encoded(tmp_path, changes, monkeypatch):
+# Its feed-forward layers are convolutions that see padding.
+CONVOLVED = {
+    "encoder_conf": {
+        "output_size": SIZE,
+        "attention_heads": 2,
+        "linear_units": 32,
+        "num_blocks": 2,
+        "positionwise_layer_type": "conv1d",
+    }
+}
+
+
+@pytest.mark.parametrize(
+    ("changes", "largest"),
+    [({}, 4), (POOLED, 4), (CONVOLVED, 2)],
+    ids=["conformer", "pooled", "conformer with convolutions"],
+)
+def test_batch_mates_do_not_change_what_is_encoded(
+    tmp_path, changes, largest, monkeypatch
+):
     model = espnet_hkd.from_pretrained(write_experiment(tmp_path, **changes))
     seconds = (2.0, 1.0, 2.0, 0.9, 0.05, 0.3)
     audio = [speech(s, seed=i) for i, s in enumerate(seconds)]
@@ -188,8 +206,8 @@ def test_batch_mates_do_not_change_what_is_encoded(tmp_path, changes, monkeypatc
             assert (one is None) == (other is None)
             if one is not None and other is not None:
                 torch.testing.assert_close(other, one, atol=1e-5, rtol=1e-5)
-    # Padding changes ESPnet's encoder: only those of one length are encoded together.
-    assert max(sizes) == (4 if changes else 2)
+    # Where padding changes something, only those of one length are encoded together.
+    assert max(sizes) == largest
 
 
 def test_a_model_of_features_is_refused_before_anything_is_computed(tmp_path):

@@ -193,8 +193,8 @@ def _spread_tokens(hidden, line, grad, grad_hidden, products):
     single = np.empty(1, grad.dtype)
     for row in range(len(hidden)):
         b, t = row // frames, row % frames
-        grad_hidden[row] = 0
         if t > line.final[b] or line.tokens[b] == 0:
+            grad_hidden[row] = 0
             continue
         reached, fired = line.reached[b], line.fired[b]
         begin = fired[t - 1] if t > 0 else 0
@@ -205,9 +205,16 @@ def _spread_tokens(hidden, line, grad, grad_hidden, products):
             single[0] = stop - covered
             share = single[0]
             product = single[0] * 0
-            for d in range(width):
-                grad_hidden[row, d] += share * grad[b * slots + k, d]
-                product += hidden[row, d] * grad[b * slots + k, d]
+            token = b * slots + k
+            # Most frames lie in one token: their row is written once.
+            if k == begin:
+                for d in range(width):
+                    grad_hidden[row, d] = share * grad[token, d]
+                    product += hidden[row, d] * grad[token, d]
+            else:
+                for d in range(width):
+                    grad_hidden[row, d] += share * grad[token, d]
+                    product += hidden[row, d] * grad[token, d]
             if k == begin:
                 products[row, 0] = product
             products[row, 1] = product
@@ -285,9 +292,9 @@ class _Integrate(torch.autograd.Function):
         ctx.line = line
         wide = _numpy(hidden)
         batch, _, width = wide.shape
-        states = np.empty((batch * slots, width), wide.dtype)
-        _sum_frames(_rows(wide), line, states)
-        states = torch.from_numpy(states.reshape(batch, slots, width))
+        # PyTorch's memory begins at a cache line, numpy's need not.
+        states = torch.empty(batch, slots, width, dtype=at_least_float32(hidden))
+        _sum_frames(_rows(wide), line, _rows(states.numpy()))
         mass = torch.from_numpy(line.mass).to(at_least_float32(weights), copy=True)
         return states.to(hidden.dtype), mass
 
@@ -296,16 +303,16 @@ class _Integrate(torch.autograd.Function):
     def backward(ctx, grad, grad_mass):
         (hidden, weights), line = ctx.saved_tensors, ctx.line
         wide = _numpy(hidden)
-        grad_hidden = np.empty_like(wide)
+        grad_hidden = torch.empty(wide.shape, dtype=at_least_float32(hidden))
         products = np.empty((wide.shape[0] * wide.shape[1], 2), wide.dtype)
         _spread_tokens(
-            _rows(wide), line, _rows(_numpy(grad)), _rows(grad_hidden), products
+            _rows(wide), line, _rows(_numpy(grad)), _rows(grad_hidden.numpy()), products
         )
         grad_weights = np.empty(line.reached.shape)
         grad_mass = grad_mass.double().numpy()
         _move_ends(_numpy(weights), products, line, grad_mass, grad_weights)
         return (
-            torch.from_numpy(grad_hidden).to(hidden.dtype),
+            grad_hidden.to(hidden.dtype),
             torch.from_numpy(grad_weights).to(weights.dtype),
             None,
             None,

@@ -81,7 +81,8 @@ class _Utterance:
             self.sums.append(self.sums[-1] + weight)
         most = MOST if target is None else target
         # Tokens complete once each frame is over.
-        self.fired = [int(min(float(end) + slack, most)) for end in self.sums[1:]]
+        ends = torch.stack(self.sums[1:]).tolist() if frames else []
+        self.fired = [int(min(end + slack, most)) for end in ends]
         whole = self.fired[-1] if frames else 0
         self.rest = self.sums[-1] - whole
         self.tail = target is None and bool(self.rest > tail)

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from espnet_hkd.border.encoders import ignores_padding
 from espnet_hkd.border.features import encode_features, extract_features
 
 # Below so many frames of features ESPnet's encoders may refuse an utterance.
@@ -40,12 +41,9 @@ class Encoder:
         self._device = device
         self._sample_rate = sample_rate
         self._lock = lock
-        # Padding changes ESPnet's own convolutions over time.
-        self._pads = (
-            isinstance(model.encoder, PooledConformerEncoder)
-            and model.preencoder is None
-            and model.postencoder is None
-        )
+        encoder = model.encoder
+        blind = isinstance(encoder, PooledConformerEncoder) or ignores_padding(encoder)
+        self._pads = blind and model.preencoder is None and model.postencoder is None
         # A short-time Fourier transform has nothing to pad with below that.
         self._shortest = int(getattr(model.frontend, "n_fft", 512)) // 2 + 1
         self.frame_seconds = self._measure_frame()
