@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import re
 import shutil
 import socket
 import tempfile
@@ -10,6 +11,7 @@ import time
 import zipfile
 from pathlib import Path
 
+import huggingface_hub
 import numpy as np
 import pytest
 import torch
@@ -138,6 +140,46 @@ def test_a_checkpoint_that_would_fill_the_memory_is_not_loaded(write):
     with zipfile.ZipFile(data, "w", zipfile.ZIP_DEFLATED) as archive:
         archive.writestr("archive/data/0", bytes(65 << 20))
     assert "it would grow to" in refused(write({WEIGHTS: data.getvalue()}))
+
+
+@pytest.fixture
+def hub(tmp_path, monkeypatch):
+    """Let the hub have a package: links in a folder, as in its client's cache."""
+
+    def upload(package: Path) -> None:
+        shutil.unpack_archive(package, tmp_path / "blobs")
+        for file in (tmp_path / "blobs").rglob("*.*"):
+            link = tmp_path / "snapshot" / file.relative_to(tmp_path / "blobs")
+            link.parent.mkdir(parents=True, exist_ok=True)
+            link.symlink_to(file)
+
+    def fetch(repository: str, *, revision: str | None, library_name: str) -> str:
+        assert (repository, revision) == ("user/model", "v1")
+        return str(tmp_path / "snapshot")
+
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", fetch)
+    return upload
+
+
+def test_a_model_of_the_hub_is_opened(write, hub):
+    hub(write())
+    recognizer = espnet_hkd.from_pretrained("user/model@v1")
+    assert recognizer(speech(1.0), sample_rate=16000)
+
+
+@pytest.mark.parametrize(
+    ("member", "content", "said"),
+    [
+        ("meta.yaml", BOMB.encode(), "more than 500,000 values"),
+        (CONFIG, BOMB.encode(), "more than 500,000 values"),
+        (WEIGHTS, b"no weights", "is damaged|cannot be loaded"),
+        (CONFIG, b"bpemodel: /etc/passwd", "does not hold"),
+    ],
+    ids=["meta.yaml", "config.yaml", "weights", "a file elsewhere"],
+)
+def test_a_model_of_the_hub_meets_the_same_limits(write, hub, member, content, said):
+    hub(write({member: content}))
+    assert re.search(said, refused(Path("user/model@v1")))
 
 
 # What its YAML says

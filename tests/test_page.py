@@ -13,6 +13,7 @@ import subprocess
 import sys
 import time
 import urllib.request
+import zipfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,7 @@ from typing import Any
 import numpy as np
 import pytest
 import soundfile
+import yaml
 from selenium import webdriver
 from selenium.webdriver.chrome.service import Service
 from selenium.webdriver.common.by import By
@@ -29,7 +31,7 @@ import espnet_hkd
 from espnet_hkd.cli import main
 from espnet_hkd.demo.html import show
 from espnet_hkd.demo.server import LOOPBACK, check_port, labels
-from espnet_hkd.demo.transcribe import Options, transcribe
+from espnet_hkd.demo.transcribe import Options, packed_options, transcribe
 from espnet_hkd.errors import ConfigError
 from tests.recipe_material import RECIPE, run
 
@@ -38,6 +40,8 @@ pytestmark = pytest.mark.slow
 MODEL = RECIPE / "pretrained" / "an4_hkd.zip"
 # Longer than any step takes on a machine that does other work, too.
 PATIENCE = 180
+# Of the second model.
+TAIL, CTC_WEIGHT = 0.85, 0.15
 # Starts the page and writes down every address that this process asks for.
 WATCHED = """
 import sys
@@ -53,12 +57,25 @@ main(sys.argv[1:])
 """
 
 
+def write_other(path: Path) -> Path:
+    """The same model with other options of decoding."""
+    with zipfile.ZipFile(MODEL) as packed, zipfile.ZipFile(path, "w") as changed:
+        for name in packed.namelist():
+            content = packed.read(name)
+            if name.endswith("config.yaml"):
+                config = yaml.safe_load(content)
+                config["decoder_conf"]["tail"] = TAIL
+                config["inference_conf"] = {"ctc_weight": CTC_WEIGHT}
+                content = yaml.safe_dump(config).encode()
+            changed.writestr(name, content)
+    return path
+
+
 class Server:
     """A page that runs in a process of its own."""
 
     def __init__(self, folder: Path) -> None:
-        other = folder / "other.zip"
-        other.symlink_to(MODEL)
+        other = write_other(folder / "other.zip")
         self.temporary = folder / "temporary"
         self.temporary.mkdir()
         self.asked = folder / "asked"
@@ -81,10 +98,18 @@ class Server:
                 stderr=subprocess.STDOUT,
             )
         self.address = f"http://127.0.0.1:{self.port}"
+        self.log = folder / "log"
+        try:
+            self.wait()
+        except BaseException:
+            self.stop()
+            raise
+
+    def wait(self) -> None:
         until = time.monotonic() + PATIENCE
-        while "The page is at" not in (folder / "log").read_text():
-            assert self.process.poll() is None, (folder / "log").read_text()
-            assert time.monotonic() < until, (folder / "log").read_text()
+        while "The page is at" not in self.log.read_text():
+            assert self.process.poll() is None, self.log.read_text()
+            assert time.monotonic() < until, self.log.read_text()
             time.sleep(0.2)
 
     def uploads(self) -> list[Path]:
@@ -215,11 +240,22 @@ def test_a_file_is_transcribed_and_a_click_on_a_word_plays_from_there(
             assert re.match(r"1\n00:00:0\d,\d{3} --> 00:00:0\d,\d{3}\n", text)
 
 
-def test_the_model_can_be_chosen(server, browser, spoken):
+def test_the_model_can_be_chosen(server, browser, recognizer):
     browser.get(server.address)
+    wait(browser, lambda b: find(b, "#tail input[type=number]"))
     wait(browser, lambda b: find(b, "#model input"))[0].click()
     names = wait(browser, lambda b: find(b, "[role=option]"))
     assert [name.text.strip("\u2713 \n") for name in names] == ["an4_hkd", "other"]
+
+    # With it come the options that it was packed with.
+    def options(b: webdriver.Chrome) -> list[float]:
+        inside = "return document.querySelector('#{} input[type=number]').value"
+        return [float(b.execute_script(inside.format(n))) for n in ("tail", "ctc")]
+
+    packed = packed_options(recognizer)
+    assert options(browser) == pytest.approx([packed.tail, packed.ctc_weight])
+    names[1].click()
+    wait(browser, lambda b: options(b) == pytest.approx([TAIL, CTC_WEIGHT]))
 
 
 @pytest.mark.parametrize(
@@ -248,6 +284,8 @@ def test_what_is_not_audio_is_told(server, browser, tmp_path):
     text = result(browser)
     assert "cannot be read as audio" in text
     assert "remedy" in text
+    # Not by the long path of an upload.
+    assert text.startswith("letter.wav ")
 
 
 def test_two_people_at_once_get_an_answer_each(server, browser, spoken):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import html
 from collections.abc import Iterable
+from pathlib import Path
 from typing import Protocol
 from urllib.parse import quote
 
@@ -74,9 +75,9 @@ def show(words: Iterable[Word], audio: str, notes: Iterable[str] = ()) -> str:
     )
 
 
-def show_error(error: HKDError) -> str:
-    """An error of ours, as it stands."""
-    text = html.escape(str(error))
+def show_error(error: HKDError, audio: Path) -> str:
+    """An error of ours, with the recording by its name: uploads lie in a long path."""
+    text = html.escape(str(error).replace(str(audio), audio.name))
     return f"<div class='hkd-error' role='alert'><pre>{text}</pre></div>"
 
 

@@ -128,7 +128,7 @@ class Page:
                 if drawn < seconds - 0.1:
                     notes.append(f"The picture shows the first {drawn:.0f} s.")
         except HKDError as error:
-            return html.show_error(error), None, hidden, hidden
+            return html.show_error(error, Path(audio)), None, hidden, hidden
         shown = html.show(transcript.words, audio, notes)
         return shown, figure, *self._files(Path(audio), transcript)
 

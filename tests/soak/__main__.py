@@ -26,17 +26,18 @@ def get_parser() -> argparse.ArgumentParser:
     return parser
 
 
-def show(rows: list[tuple[str, ...]]) -> str:
-    """A table in Markdown."""
-    rule = tuple("---" for _ in HEADINGS)
-    return "\n".join(f"| {' | '.join(row)} |" for row in [HEADINGS, rule, *rows])
+def show(row: tuple[str, ...]) -> None:
+    """Print a line of a table in Markdown, at once: the parts take long."""
+    print(f"| {' | '.join(row)} |", flush=True)
 
 
 def main() -> int:
     args = get_parser().parse_args()
     if unknown := set(args.parts) - set(PARTS):
         get_parser().error(f"no such part: {', '.join(unknown)}")
-    table, broken = [], False
+    broken = False
+    show(HEADINGS)
+    show(tuple("---" for _ in HEADINGS))
     for part in args.parts or PARTS:
         module = importlib.import_module(f"tests.soak.{part}")
         begun = time.monotonic()
@@ -44,13 +45,10 @@ def main() -> int:
             rows = module.soak(Path(folder), args.seed)
         seconds = f"{time.monotonic() - begun:.0f}"
         for row in rows:
-            table.append(
-                (part, row.what, str(row.tries), str(row.held), seconds, row.note)
-            )
+            show((part, row.what, str(row.tries), str(row.held), seconds, row.note))
             # The time of a part stands in its first row.
             seconds = ""
             broken |= row.held < row.tries
-    print(show(table))
     return int(broken)
 
 
