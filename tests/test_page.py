@@ -242,6 +242,7 @@ def test_a_file_is_transcribed_and_a_click_on_a_word_plays_from_there(
 
 def test_the_model_can_be_chosen(server, browser, recognizer):
     browser.get(server.address)
+    wait(browser, lambda b: find(b, "#decode button"))[0].click()
     wait(browser, lambda b: find(b, "#tail input[type=number]"))
     wait(browser, lambda b: find(b, "#model input"))[0].click()
     names = wait(browser, lambda b: find(b, "[role=option]"))

@@ -60,7 +60,7 @@ class Page:
                     model = gr.Dropdown(
                         names, value=names[0], label="Model", elem_id="model"
                     )
-                    with gr.Accordion("How to decode", open=False):
+                    with gr.Accordion("How to decode", open=False, elem_id="decode"):
                         options = self._options(names[0])
                     button = gr.Button(
                         "Transcribe", variant="primary", elem_id="transcribe"
