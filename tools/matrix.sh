@@ -34,8 +34,14 @@ corner() {
         rm -rf "$venv"
         mkdir -p "$(dirname "$venv")"
         "$python" -m venv "$venv"
-        grep -vE '^torch==' constraints.txt >"$venv/constraints.txt"
+        grep -vE '^(torch|numpy)==' constraints.txt >"$venv/constraints.txt"
         echo "torch==$2" >>"$venv/constraints.txt"
+        # The interpreter of the Triton that comes with torch 2.11 makes numbers of arrays
+        # with one value, which NumPy forbids from 2.4 on; a GPU does not need it.
+        case $2 in
+        2.11.*) echo "numpy<2.4" ;;
+        *) grep '^numpy==' constraints.txt ;;
+        esac >>"$venv/constraints.txt"
         "$venv/bin/python" -m pip install --disable-pip-version-check --no-input --quiet \
             --constraint "$venv/constraints.txt" --editable '.[dev]' >"$log" 2>&1 || {
             tail -n 15 "$log" >&2
