@@ -72,7 +72,7 @@ def make_batch(texts, speech, preprocess):
 
 
 def step(system, texts, speech) -> tuple[float, float]:
-    """Seconds, on the clock and of the processor, of a whole training step."""
+    """Seconds, on the clock and of CPU time, of a whole training step."""
     model, optimizer, preprocess = system
     begin = time.perf_counter(), time.process_time()
     loss, _, _ = model(**make_batch(texts, speech, preprocess))
@@ -123,13 +123,13 @@ def main() -> None:
     print(f"{platform.machine()}, {os.cpu_count()} cores, torch {torch.__version__}, ")
     print(f"{args.threads} threads, {args.utterances} utterances of {args.seconds} s, ")
     print(f"{args.words} words each, median of {args.steps} steps in turns\n")
-    print("| system | ms per step | ratio | ms of processor | ratio |")
+    print("| system | ms per step | ratio | CPU ms | ratio |")
     print("| --- | --: | --: | --: | --: |")
     plain = medians["CIF"]
-    for name, (clock, processor) in medians.items():
+    for name, (clock, cpu) in medians.items():
         print(
             f"| {name} | {clock * 1e3:.0f} | {clock / plain[0]:.3f} "
-            f"| {processor * 1e3:.0f} | {processor / plain[1]:.3f} |"
+            f"| {cpu * 1e3:.0f} | {cpu / plain[1]:.3f} |"
         )
 
 
