@@ -331,6 +331,7 @@ def test_recipe_packs_the_card_and_publishes_a_model_that_loads(
     assert len(log.splitlines()) == 2
 
 
+@pytest.mark.slow  # It uploads what the test before has packed.
 def test_repository_that_is_not_there_is_named(publishing):
     done = publishing.stages(15, "--hf_repo", "me/missing")
     assert done.returncode == 1
