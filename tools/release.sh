@@ -79,7 +79,8 @@ teach() {
         tail -n 20 recipe/stages.log >&2
         fail "stages 1 to 5 of the wheel's recipe failed"
     }
-    espnet-hkd inspect_teacher recipe/data/teacher | head -n 3
+    espnet-hkd inspect-teacher recipe/data/teacher >inspected
+    head -n 3 inspected
 }
 
 open_page() {
