@@ -38,6 +38,43 @@ def make_small_encoder(**conf):
     )
 
 
+def make_pooled_encoder(**conf):
+    from espnet_hkd.nets.encoder import PooledConformerEncoder
+
+    return PooledConformerEncoder(
+        80,
+        output_size=SIZE,
+        attention_heads=2,
+        linear_units=32,
+        num_blocks=2,
+        pool_after=[1],
+        **conf,
+    )
+
+
+def make_decoder_with_ctc(**conf):
+    """A decoder whose CTC reads token 3 in frames with a large first number."""
+    from espnet2.asr.ctc import CTC
+
+    decoder = make_decoder(**conf)
+    ctc = CTC(len(VOCAB), SIZE)
+    torch.nn.init.zeros_(ctc.ctc_lo.weight)
+    torch.nn.init.zeros_(ctc.ctc_lo.bias)
+    with torch.no_grad():
+        ctc.ctc_lo.bias[0] = 15.0
+        ctc.ctc_lo.weight[3, 0] = 25.0
+    decoder.ask_ctc(ctc)
+    return decoder, ctc
+
+
+def speech_and_pause(frames=400):
+    """Frames (1, T, D) with five such tokens from the tenth on, and their number."""
+    torch.manual_seed(1)
+    hidden = 0.1 * torch.randn(1, frames, SIZE)
+    hidden[0, 10:30:4, 0] = 1.0
+    return hidden, torch.tensor([frames])
+
+
 def make_model(
     seed: int = 0, *, decoder_conf=None, encoder=None, ctc_conf=None, **model_conf
 ):

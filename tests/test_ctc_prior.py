@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import pytest
 import torch
-from espnet2.asr.ctc import CTC
 
 from espnet_hkd.errors import ConfigError
-from espnet_hkd.nets.decoder import CIFDecoder
 from espnet_hkd.nets.emissions import expected_emissions
-from tests.small_models import make_model, write_experiment
-
-SIZE, VOCAB = 16, 7
+from tests.small_models import (
+    SIZE,
+    make_decoder_with_ctc,
+    make_model,
+    speech_and_pause,
+    write_experiment,
+)
 
 
 def test_a_token_begins_once_however_long_its_spike_is():
@@ -39,32 +41,15 @@ def test_the_end_of_sentence_begins_at_the_last_frame_of_each():
     ]
 
 
-def decoder_and_ctc(**options):
-    torch.manual_seed(0)
-    options = {"attention_heads": 2, "linear_units": 8, "ctc_prior": True, **options}
-    decoder = CIFDecoder(VOCAB, SIZE, **options)
-    ctc = CTC(VOCAB, SIZE)
-    # A frame is a token where its first number is large.
-    torch.nn.init.zeros_(ctc.ctc_lo.weight)
-    torch.nn.init.zeros_(ctc.ctc_lo.bias)
-    with torch.no_grad():
-        ctc.ctc_lo.bias[0] = 10.0
-        ctc.ctc_lo.weight[3, 0] = 20.0
-        # The correction says nothing yet.
-        decoder.weight_predictor.linear.weight.zero_()
-    decoder.ask_ctc(ctc)
-    return decoder.eval(), ctc
-
-
-def speech_and_pause(frames=400, tokens=5):
-    torch.manual_seed(1)
-    hidden = 0.1 * torch.randn(1, frames, SIZE)
-    hidden[0, 10 : 10 + 4 * tokens : 4, 0] = 1.0
-    return hidden, torch.tensor([frames])
+def untrained(**conf):
+    decoder, ctc = make_decoder_with_ctc(ctc_prior=True, **conf)
+    # The correction says nothing yet.
+    torch.nn.init.zeros_(decoder.weight_predictor.linear.weight)
+    return decoder, ctc
 
 
 def test_an_untrained_predictor_fires_what_ctc_reads_and_the_end():
-    decoder, _ = decoder_and_ctc()
+    decoder, _ = untrained()
     hidden, lengths = speech_and_pause()
     fired = decoder.fire(hidden, lengths)
     # Five tokens and the end, whatever the pause adds: at most 0.001 a frame.
@@ -73,7 +58,7 @@ def test_an_untrained_predictor_fires_what_ctc_reads_and_the_end():
 
 
 def test_the_correction_can_take_a_token_away_and_add_one():
-    decoder, _ = decoder_and_ctc()
+    decoder, _ = untrained()
     hidden, lengths = speech_and_pause()
     with torch.no_grad():
         decoder.weight_predictor.linear.bias.fill_(-20.0)
@@ -84,7 +69,7 @@ def test_the_correction_can_take_a_token_away_and_add_one():
 
 
 def test_no_gradient_reaches_ctc_by_the_weights_and_padding_adds_none():
-    decoder, ctc = decoder_and_ctc(dropout_rate=0.0)
+    decoder, ctc = untrained(dropout_rate=0.0)
     hidden, _ = speech_and_pause(60)
     padded = torch.cat([hidden, torch.full((1, 9, SIZE), torch.nan)], dim=1)
     padded.requires_grad_()
@@ -103,7 +88,7 @@ def test_no_gradient_reaches_ctc_by_the_weights_and_padding_adds_none():
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float64], ids=str)
 def test_any_precision_fires_as_many(dtype):
-    decoder, ctc = decoder_and_ctc()
+    decoder, ctc = untrained()
     hidden, lengths = speech_and_pause()
     decoder, ctc = decoder.to(dtype), ctc.to(dtype)
     assert decoder.fire(hidden.to(dtype), lengths).lengths.tolist() == [6]

@@ -145,7 +145,8 @@ def test_a_packed_model_becomes_an_experiment_that_opens_without_it(
     packed.unlink()
     model = espnet_hkd.from_pretrained(out).model
     assert model.decoder.weight_predictor.floor == 0.05
-    assert (out / "feats_stats.npz").read_bytes() == stats.read_bytes()
+    brought = out / "exp" / "asr_stats" / "feats_stats.npz"
+    assert brought.read_bytes() == stats.read_bytes()
 
 
 def test_an_experiment_that_is_there_is_not_written_over(tmp_path, corpus):

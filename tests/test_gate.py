@@ -6,14 +6,18 @@ import copy
 
 import pytest
 import torch
-from espnet2.asr.ctc import CTC
 
 from espnet_hkd.errors import ConfigError
 from espnet_hkd.nets.decoder import CIFDecoder
 from espnet_hkd.nets.gate import speech_gate
-from tests.small_models import write_experiment
+from tests.small_models import (
+    SIZE,
+    make_decoder_with_ctc,
+    speech_and_pause,
+    write_experiment,
+)
 
-SIZE, VOCAB = 16, 7
+VOCAB = 7
 
 
 def opened(gate):
@@ -36,29 +40,8 @@ def test_the_threshold_is_what_all_tokens_together_must_exceed():
     assert opened(gate) == ["0111001"]
 
 
-def decoder_and_ctc(**options):
-    torch.manual_seed(0)
-    decoder = CIFDecoder(VOCAB, SIZE, attention_heads=2, linear_units=8, **options)
-    ctc = CTC(VOCAB, SIZE)
-    # A frame is a token where its first number is large.
-    torch.nn.init.zeros_(ctc.ctc_lo.weight)
-    torch.nn.init.zeros_(ctc.ctc_lo.bias)
-    with torch.no_grad():
-        ctc.ctc_lo.bias[0] = 10.0
-        ctc.ctc_lo.weight[3, 0] = 20.0
-    decoder.ask_ctc(ctc)
-    return decoder.eval(), ctc
-
-
-def speech_and_pause(frames=400):
-    torch.manual_seed(1)
-    hidden = 0.1 * torch.randn(1, frames, SIZE)
-    hidden[0, 10:30:4, 0] = 1.0
-    return hidden, torch.tensor([frames])
-
-
 def test_a_pause_fires_nothing_and_speech_keeps_its_weights():
-    decoder, _ = decoder_and_ctc(ctc_gate=0.05, ctc_gate_reach=6)
+    decoder, _ = make_decoder_with_ctc(ctc_gate=0.05, ctc_gate_reach=6)
     hidden, lengths = speech_and_pause()
     weights = decoder.predict_weights(hidden, lengths)[0]
     free = decoder.weight_predictor(hidden, lengths)[0]
@@ -71,7 +54,7 @@ def test_a_pause_fires_nothing_and_speech_keeps_its_weights():
 
 
 def test_a_gate_acts_in_decoding_alone():
-    decoder, _ = decoder_and_ctc(ctc_gate=0.05, dropout_rate=0.0)
+    decoder, _ = make_decoder_with_ctc(ctc_gate=0.05, dropout_rate=0.0)
     hidden, lengths = speech_and_pause()
     free = decoder.weight_predictor(hidden, lengths)
     assert not torch.equal(decoder.predict_weights(hidden, lengths), free)
@@ -79,7 +62,7 @@ def test_a_gate_acts_in_decoding_alone():
 
 
 def test_the_ctc_stays_the_models_and_a_copy_asks_its_own():
-    decoder, ctc = decoder_and_ctc(ctc_gate=0.05)
+    decoder, ctc = make_decoder_with_ctc(ctc_gate=0.05)
     names = set(decoder.state_dict())
     assert not any("ctc" in name for name in names)
     hidden, lengths = speech_and_pause()
@@ -93,7 +76,7 @@ def test_the_ctc_stays_the_models_and_a_copy_asks_its_own():
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float64], ids=str)
 def test_any_precision_opens_the_same_frames(dtype):
-    decoder, ctc = decoder_and_ctc(ctc_gate=0.05)
+    decoder, ctc = make_decoder_with_ctc(ctc_gate=0.05)
     hidden, lengths = speech_and_pause()
     wanted = decoder.predict_weights(hidden, lengths) > 0
     decoder, ctc = decoder.to(dtype), ctc.to(dtype)

@@ -3,8 +3,7 @@
 import pytest
 import torch
 
-from espnet_hkd.nets.encoder import PooledConformerEncoder
-from tests.small_models import SIZE, make_batch, make_model
+from tests.small_models import make_batch, make_model, make_pooled_encoder
 
 HKD = {"acd_weight": 1.0, "lrd_weight": 0.01, "teacher_dim": 12}
 
@@ -26,15 +25,7 @@ class Training:
     """A small model with everything that keeps statistics, and an optimizer."""
 
     def __init__(self):
-        encoder = PooledConformerEncoder(
-            80,
-            output_size=SIZE,
-            attention_heads=2,
-            linear_units=32,
-            num_blocks=2,
-            pool_after=[1],
-            front_channels=4,
-        )
+        encoder = make_pooled_encoder(front_channels=4)
         self.model = make_model(
             encoder=encoder, **HKD, kd_ramp=10, lrd_residual=True, extra_weight=1.0
         ).train()

@@ -4,7 +4,7 @@ import pytest
 import torch
 import torch.multiprocessing
 
-from tests.small_models import make_batch, make_model
+from tests.small_models import make_batch, make_model, make_pooled_encoder
 
 pytestmark = pytest.mark.slow
 
@@ -18,18 +18,9 @@ CONF = {
 
 def small_model(**conf):
     """Without dropout, batch norm in eval: what is left must be equal."""
-    from espnet_hkd.nets.encoder import PooledConformerEncoder
 
     torch.manual_seed(5)
-    encoder = PooledConformerEncoder(
-        80,
-        output_size=16,
-        attention_heads=2,
-        linear_units=32,
-        num_blocks=2,
-        pool_after=[1],
-        dropout_rate=0.0,
-    )
+    encoder = make_pooled_encoder(dropout_rate=0.0)
     model = make_model(encoder=encoder, decoder_conf={"dropout_rate": 0.0}, **conf)
     model.train()
     for module in model.modules():

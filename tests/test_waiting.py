@@ -107,8 +107,7 @@ HKD = {"acd_weight": 1.0, "lrd_weight": 0.01, "teacher_dim": 12}
 
 @pytest.mark.parametrize("encoder", ["pooled", "conformer"])
 def test_a_training_step_waits_once_for_the_number_of_taught_tokens(encoder, tmp_path):
-    from espnet_hkd.nets.encoder import PooledConformerEncoder
-    from tests.small_models import VOCAB, make_small_encoder
+    from tests.small_models import VOCAB, make_pooled_encoder, make_small_encoder
 
     lexicon = tmp_path / "lexicon"
     lexicon.write_text(
@@ -117,15 +116,7 @@ def test_a_training_step_waits_once_for_the_number_of_taught_tokens(encoder, tmp
     options = {"lexicon": str(lexicon)}
     if encoder == "pooled":
         options = {}
-        made = PooledConformerEncoder(
-            80,
-            output_size=SIZE,
-            attention_heads=2,
-            linear_units=32,
-            num_blocks=2,
-            pool_after=[1],
-            front_channels=4,
-        )
+        made = make_pooled_encoder(front_channels=4)
     else:
         made = make_small_encoder(
             interctc_layer_idx=[1], interctc_use_conditioning=False

@@ -10,6 +10,7 @@ speech.
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
@@ -48,7 +49,7 @@ class Selection(NamedTuple):
     extra: Tensor
 
 
-class Distillation(torch.nn.Module):
+class Distillation(torch.nn.Module, ABC):
     """Distillation heads, their terms, and those of sentences without speech."""
 
     # Given by the model.
@@ -56,9 +57,9 @@ class Distillation(torch.nn.Module):
     ignore_id: int
     lsm_weight: float
 
+    @abstractmethod
     def add_sos_eos(self, text: Tensor, text_lengths: Tensor) -> tuple[Tensor, Tensor]:
         """Given by the model: decoder input and targets."""
-        raise NotImplementedError
 
     def set_up_distillation(
         self,

@@ -124,8 +124,11 @@ def _bring(value: Any, root: Path, out: Path) -> Any:
         return {key: _bring(each, root, out) for key, each in value.items()}
     if isinstance(value, list):
         return [_bring(each, root, out) for each in value]
-    if isinstance(value, str) and value.startswith(str(root)) and Path(value).is_file():
-        return str(shutil.copy(value, out))
+    if isinstance(value, str) and Path(value).is_relative_to(root):
+        copy = out / Path(value).relative_to(root)
+        if Path(value).is_file():
+            copy.parent.mkdir(parents=True, exist_ok=True)
+            return str(shutil.copy(value, copy))
     return value
 
 
