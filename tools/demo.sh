@@ -133,7 +133,7 @@ main() {
     show_epochs &
     shower=$!
     trap stop_showing EXIT
-    step train "Stages 10, 11: statistics; training with distillation: 5 minutes" \
+    step train "Stages 10, 11: statistics; training with distillation: 8 minutes" \
         recipe_stages 10 11
     stop_showing
     step score "Stages 12, 13: beam search, sclite: a minute and a half" \
