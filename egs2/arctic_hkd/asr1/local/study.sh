@@ -6,8 +6,11 @@
 #   local/study.sh --systems "cif cif_hkd" --seeds "2 3"
 #   local/study.sh --sets "dev test"                   once, when all is chosen
 #
-# Wanted before: stages 1 to 10 of run.sh, and local/warm.sh, from whose encoder and CTC
-# all systems start. Hypotheses go to results/SYSTEM/seedK/SET/text.
+# Wanted before: stages 1 to 10 of run.sh, and local/warm.sh. From its encoder and CTC one
+# model without distillation is trained, cif_start, and for hybrid its like, hybrid_start;
+# every system goes on from there for as many epochs as every other, so that what is
+# compared is what the teacher adds to a model that recognises speech.
+# Hypotheses go to results/SYSTEM/seedK/SET/text.
 set -euo pipefail
 
 systems="cif cif_acd cif_lrd cif_hkd cif_hkd_tuned cif_hkd_llm cif_text cif_hkd_text cif_lm
@@ -15,29 +18,34 @@ systems="cif cif_acd cif_lrd cif_hkd cif_hkd_tuned cif_hkd_llm cif_text cif_hkd_
 seeds=1
 sets=dev
 python="python3 -m espnet_hkd.run"
-warm=exp/asr_ctc/train.total_count.ave.pth
 stop_after=decode       # train: no decoding
-epochs=                 # train so many at most, to look; later calls go on
+epochs=4                # of each system after its start; the start has its configuration's
 
 cd "$(dirname "$0")/.."
 . ./path.sh
 . utils/parse_options.sh
 
+average=train.total_count.ave.pth
+
 # The convolutions under the encoder stay as local/warm.sh left them: a third of the time.
 common="--freeze_param encoder.embed"
+# One cycle over the systems' epochs, of 318 updates, from two thirds of the start's rate.
+schedule="--scheduler_conf first_cycle_steps=$((325 * epochs)) --scheduler_conf warmup_steps=100
+    --scheduler_conf max_lr=0.001 --keep_nbest_models 2"
 
 # What a system is: its configuration and what it changes in it, how it is decoded, and
 # whose training it shares.
-describe() { # describe SYSTEM: sets config, changes, decoding, lm, trained
-    decoding=conf/decode_asr.yaml changes="" lm=() trained=$1
+describe() { # describe SYSTEM: sets config, changes, decoding, lm, trained, start
+    decoding=conf/decode_asr.yaml changes="" lm=() trained=$1 start=cif_start
     case $1 in
-        cif) config=conf/train_asr_cif.yaml ;;
+        cif | cif_start) config=conf/train_asr_cif.yaml ;;
         cif_acd) config=conf/train_asr_cif_hkd.yaml changes="--model_conf lrd_weight=0.0" ;;
         cif_lrd) config=conf/train_asr_cif_hkd.yaml changes="--model_conf acd_weight=0.0" ;;
         cif_hkd) config=conf/train_asr_cif_hkd.yaml ;;
         cif_lm) config=conf/train_asr_cif.yaml trained=cif
             lm=(--use_lm true --lm_exp exp/lm_extra) ;;
-        hybrid) config=conf/train_asr_hybrid.yaml decoding=conf/decode_asr_hybrid.yaml ;;
+        hybrid | hybrid_start) config=conf/train_asr_hybrid.yaml start=hybrid_start
+            decoding=conf/decode_asr_hybrid.yaml ;;
         *)
             if [ ! -e "conf/tuning/train_asr_$1.yaml" ]; then
                 echo "study.sh: there is no system $1" >&2
@@ -52,8 +60,21 @@ describe() { # describe SYSTEM: sets config, changes, decoding, lm, trained
 
 run() { # run TAG [--NAME VALUE]...
     ./run.sh --plm none --python "${python}" --asr_config "${config}" --asr_tag "$1" \
-        --inference_config "${decoding}" --inference_nj 1 \
-        --pretrained_model "${warm}" --ignore_init_mismatch true "${@:2}"
+        --inference_config "${decoding}" --inference_nj 1 "${@:2}"
+}
+
+# Train to so many epochs, from a model.
+train() { # train TAG EPOCHS MODEL OPTIONS
+    [ "$(epochs_of "exp/asr_$1")" -lt "$2" ] || return 0
+    echo "$(date '+%F %T') training $1"
+    run "$1" --stage 11 --stop_stage 11 --pretrained_model "$3" --ignore_init_mismatch true \
+        --asr_args "--max_epoch $2 ${common} $4"
+}
+
+# What systems go on from: once, whatever their seeds.
+train_start() { # train_start SYSTEM
+    describe "$1"
+    train "$1" "$(sed -n 's/^max_epoch: //p' "${config}")" "exp/asr_ctc/${average}" "--seed 1"
 }
 
 # A language model of the transcripts and the extra text, for cif_lm.
@@ -80,12 +101,10 @@ for seed in ${seeds}; do
     for system in ${systems}; do
         describe "${system}"
         tag=${trained}_seed${seed}
-        wanted=${epochs:-$(sed -n 's/^max_epoch: //p' "${config}")}
-        if [ "$(epochs_of "exp/asr_${tag}")" -lt "${wanted}" ]; then
-            echo "$(date '+%F %T') training ${tag}"
-            run "${tag}" --stage 11 --stop_stage 11 \
-                --asr_args "--seed ${seed} --max_epoch ${wanted} ${common} ${changes}"
-        fi
+        train_start "${start}"
+        describe "${system}"
+        train "${tag}" "${epochs}" "exp/asr_${start}/${average}" \
+            "--seed ${seed} ${schedule} ${changes}"
         [ "${stop_after}" != train ] || continue
         for set in ${sets}; do
             out=results/${system}/seed${seed}/${set}
