@@ -1,7 +1,8 @@
-"""What distillation adds to a training step.
+"""What distillation and text without speech add to a training step.
 
-Steps of plain CIF and of HKD (both losses), built from the AN4 recipe's configurations,
-in turns on the same batches: as many seconds of speech and tokens as an AN4 batch has.
+Steps of plain CIF and of HKD (both losses), each also with one sentence without speech
+beside every utterance, built from the AN4 recipe's configurations, in turns on the same
+batches: as many seconds of speech and tokens as an AN4 batch has.
 The teacher is looked up and aligned by the real preprocessor, from a store that is made
 here, so that its time counts too.
 
@@ -38,7 +39,9 @@ def get_parser() -> argparse.ArgumentParser:
     return parser
 
 
-def build(config: Path, token_list: list[str], store: Path | None):
+def build(
+    config: Path, token_list: list[str], store: Path | None, extra: Path | None = None
+):
     """Model, optimizer and preprocessor of a training configuration."""
     import argparse as namespace
 
@@ -54,6 +57,10 @@ def build(config: Path, token_list: list[str], store: Path | None):
     conf["model_conf"] = conf["model_conf"] | {"lexicon": str(lexicon)}
     # Without random speeds, so that both systems get the same speech.
     conf["preprocessor_conf"] = {} if store is None else {"store": str(store)}
+    if extra is not None:
+        conf["preprocessor"] = "hkd_teacher"
+        conf["preprocessor_conf"] |= {"extra_text": str(extra), "extra_share": 1.0}
+        conf["model_conf"]["extra_weight"] = 1.0
     arguments = namespace.Namespace(**conf)
     model = ASRTask.build_model(arguments).train()
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-4)
@@ -106,9 +113,12 @@ def main() -> None:
         extract_teacher(
             ["--text", str(lines), "--plain", "--plm", PLM, "--out", str(store)]
         )
+        cif, hkd = CONF / "train_asr_cif.yaml", CONF / "train_asr_cif_hkd.yaml"
         systems = {
-            "CIF": build(CONF / "train_asr_cif.yaml", tokens, None),
-            "HKD": build(CONF / "train_asr_cif_hkd.yaml", tokens, store),
+            "CIF": build(cif, tokens, None),
+            "HKD": build(hkd, tokens, store),
+            "CIF and text": build(cif, tokens, None, lines),
+            "HKD and text": build(hkd, tokens, store, lines),
         }
         spent: dict[str, list[tuple[float, float]]] = {name: [] for name in systems}
         for turn in range(args.steps + 2):
