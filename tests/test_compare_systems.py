@@ -188,6 +188,44 @@ def test_files_hold_what_is_printed_the_same_each_time(work, capsys):
     assert names == {"errors.md", "errors.png"}
 
 
+def test_trainings_of_a_system_are_pooled(work, capsys):
+    """6 errors and 3 in twice 14 words."""
+    said = say(capsys, "A=good,bad", "B=bad,bad", "--ref", "data/text", "--bins", "2")
+
+    assert "Utterances: 5, words: 14, speakers: 3" in said
+    assert ", trainings of each system, pooled: 2." in said
+    table = rows(said)
+    assert table[1][:2] + table[1][3:7] == ["A", "32.14", "3", "3", "3", "60.0"]
+    assert table[2][:2] + table[2][3:7] == ["B", "42.86", "4", "4", "4", "80.0"]
+    assert table[-2:] == [["(utterances)", "3", "2"], ["(words)", "5", "9"]]
+    assert "- A: `good, bad`" in said
+
+
+def test_an_utterance_is_drawn_with_all_its_trainings(work):
+    """Trainings that agree say no more than one: the interval is as wide."""
+    one, two = (
+        compare(read_eval_set({"A": folders}, reference="data/text"), group="utterance")
+        for folders in ("bad", ["bad", "bad"])
+    )
+    assert one.results[0].rate_interval == two.results[0].rate_interval
+
+
+def test_words_are_told_by_how_often_they_stand_in_the_training_text(work, capsys):
+    write_text(
+        work / "train" / "text",
+        {"a": "go home", "b": "ONE ONE", "c": "ONE ONE FIVE", "d": "SIX"},
+    )
+    read = ["--ref", "data/text", "--train_text", "train/text"]
+    table = rows(say(capsys, "A=bad", *read))
+
+    # Never: TWO THREE FOUR STOP SET THE CLOCK and the Mandarin text, of which STOP and
+    # the second Mandarin word are wrong; 1 to 3: GO HOME FIVE SIX, of which HOME and
+    # FIVE; more: ONE.
+    assert table[-3][1:] == ["never", "1-3 times", "over 3 times"]
+    assert table[-2] == ["A", "22.22", "50.00", "0.00"]
+    assert table[-1] == ["(words)", "9", "4", "1"]
+
+
 def test_the_plot_shows_each_rate_change_and_interval(work):
     from espnet_hkd.compare import plot
 
@@ -285,6 +323,9 @@ REF = ("--ref", "data/text")
         ("", ["--utt2spk", "none"], r"text file none cannot be read"),
         ("", ["GOOD=bad"], r"Two systems are called 'GOOD'"),
         ("", ["bad"], r"no name or no folder(.|\n)*CIF=bad"),
+        ("", ["C=bad,good"], r"different numbers of trainings(.|\n)*C: 2$"),
+        ("", ["C=bad,none"], r"no folder none, which system 'C'"),
+        ("", ["--train_text", "none"], r"text file none cannot be read"),
         ("", ["--resamples", "0"], r"needs resamples"),
         ("", ["--bins", "3,3"], r"do not rise(.|\n)*3,3"),
         ("", ["--out", "data/text/x"], r"data/text/x cannot be written"),

@@ -5,7 +5,8 @@
         HKD=exp/asr_hkd/decode_asr_model_train.total_count.ave/test --plot errors.png
 
 Folders are those of ESPnet's stages 12 and 13. Errors are counted as by sclite; changes
-are relative to the first system, with paired bootstrap intervals.
+are relative to the first system, with paired bootstrap intervals. Several trainings of
+a system, as many for each, are pooled: NAME=DIR,DIR.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ def get_parser() -> Parser:
     parser.add_argument(
         "systems",
         nargs="+",
-        metavar="NAME=DIR",
+        metavar="NAME=DIR[,DIR]",
         help="hyp.trn and ref.trn are in it, or in its score_wer or score_cer; with "
         "--ref, its text is read",
     )
@@ -54,6 +55,12 @@ def get_parser() -> Parser:
         metavar="N,N,...",
         help="last lengths of bins; None: 2,5,10,20 words or 10,20,40,80 characters",
     )
+    parser.add_argument(
+        "--train_text",
+        type=Path,
+        metavar="FILE",
+        help="Kaldi text of the training: errors by how often a word stands there",
+    )
     parser.add_argument("--out", type=Path, metavar="FILE", help="the tables, too")
     parser.add_argument("--plot", type=Path, metavar="PNG", help="draw the intervals")
     return parser
@@ -68,10 +75,10 @@ def _lengths(text: str) -> list[int]:
         ) from None
 
 
-def _folders(systems: Sequence[str]) -> dict[str, str]:
+def _folders(systems: Sequence[str]) -> dict[str, list[str]]:
     from espnet_hkd.errors import ConfigError
 
-    folders: dict[str, str] = {}
+    folders: dict[str, list[str]] = {}
     for system in systems:
         name, equals, folder = system.partition("=")
         if not (name and equals and folder):
@@ -84,11 +91,11 @@ def _folders(systems: Sequence[str]) -> dict[str, str]:
         if name in folders:
             raise ConfigError(
                 f"Two systems are called {name!r}.",
-                got=f"{folders[name]} and {folder}",
+                got=f"{','.join(folders[name])} and {folder}",
                 wanted="a name of its own for each",
                 remedy="rename one of them",
             )
-        folders[name] = folder
+        folders[name] = [folder] if Path(folder).is_dir() else folder.split(",")
     return folders
 
 
@@ -97,6 +104,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser = get_parser()
     args = parser.parse_args(arguments)
     from espnet_hkd.compare import compare, markdown, read_eval_set
+    from espnet_hkd.compare.read import read_tokens
     from espnet_hkd.compare.report import save_plot, save_text
 
     with parser.report_errors():
@@ -107,12 +115,18 @@ def main(arguments: Sequence[str] | None = None) -> None:
             utt2spk=args.utt2spk,
             case_sensitive=args.case_sensitive,
         )
+        training = None
+        if args.train_text is not None:
+            training = read_tokens(
+                args.train_text, args.unit, case_sensitive=args.case_sensitive
+            ).values()
         comparison = compare(
             eval_set,
             group=args.group,
             resamples=args.resamples,
             seed=args.seed,
             bins=args.bins,
+            training=training,
         )
         text = markdown(comparison)
         if args.out is not None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -14,6 +14,7 @@ from espnet_hkd.compare.bootstrap import (
     relative_change,
     resampled_rates,
 )
+from espnet_hkd.compare.frequencies import wrong_by_frequency
 from espnet_hkd.compare.read import EvalSet
 from espnet_hkd.errors import ConfigError
 
@@ -76,8 +77,13 @@ class Comparison:
     """All of it, with the settings that it depends on.
 
     Attributes:
+        utterances, words: Of the test set, which every training has read once.
         group: What was drawn: "speaker" or "utterance".
         speakers: How many there are; None where nothing tells.
+        trainings: Trainings of each system, whose errors are pooled.
+        frequencies: Wrong tokens by how often they stand in the training text: how many
+            the references have, and how many of them each system has wrong; None
+            without such a text.
     """
 
     unit: str
@@ -90,6 +96,8 @@ class Comparison:
     case_sensitive: bool
     results: list[Result]
     bins: list[Bin]
+    trainings: int = 1
+    frequencies: dict[str, tuple[int, list[int]]] | None = None
 
 
 def compare(
@@ -99,6 +107,7 @@ def compare(
     resamples: int = 10_000,
     seed: int = 0,
     bins: Sequence[int] | None = None,
+    training: Iterable[Iterable[str]] | None = None,
 ) -> Comparison:
     """Count errors and tell what of their differences may be chance.
 
@@ -109,6 +118,7 @@ def compare(
         resamples: Of the bootstrap.
         seed: Of the bootstrap.
         bins: Last lengths of the bins, rising; None: `BINS` of the unit.
+        training: Tokens of each training utterance; None: no table of frequencies.
 
     Raises:
         ConfigError: An option that cannot work.
@@ -146,15 +156,19 @@ def compare(
         )
     return Comparison(
         unit=eval_set.unit,
-        utterances=len(words),
-        words=int(words.sum()),
+        utterances=len(words) // eval_set.trainings,
+        words=int(words.sum()) // eval_set.trainings,
         speakers=speakers,
         group=group,
         resamples=resamples,
         seed=seed,
         case_sensitive=eval_set.case_sensitive,
         results=results,
-        bins=_by_length(words, totals, bins),
+        bins=_by_length(words, totals, bins, eval_set.trainings),
+        trainings=eval_set.trainings,
+        frequencies=None
+        if training is None
+        else wrong_by_frequency(eval_set, training),
     )
 
 
@@ -195,7 +209,9 @@ def _check(resamples: int, bins: Sequence[int]) -> None:
         )
 
 
-def _by_length(words: np.ndarray, totals: np.ndarray, bins: Sequence[int]) -> list[Bin]:
+def _by_length(
+    words: np.ndarray, totals: np.ndarray, bins: Sequence[int], trainings: int
+) -> list[Bin]:
     """Errors by the reference's length, bins without utterances left out."""
     found = []
     firsts = [1, *(last + 1 for last in bins)]
@@ -209,8 +225,8 @@ def _by_length(words: np.ndarray, totals: np.ndarray, bins: Sequence[int]) -> li
             found.append(
                 Bin(
                     str(first) if first == last else name,
-                    int(inside.sum()),
-                    count,
+                    int(inside.sum()) // trainings,
+                    count // trainings,
                     (totals[:, inside].sum(1) / count).tolist(),
                 )
             )

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import string
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from espnet_hkd.errors import ConfigError, DataError, some
@@ -26,7 +26,10 @@ _TO_LOWER = str.maketrans(string.ascii_uppercase, string.ascii_lowercase)
 
 @dataclass(frozen=True)
 class System:
-    """One system's hypotheses, in the order of the test set's utterances."""
+    """One system's hypotheses, in the order of the test set's utterances.
+
+    Those of several trainings stand one after the other.
+    """
 
     name: str
     folder: str
@@ -40,10 +43,11 @@ class EvalSet:
     Attributes:
         unit: "word" or "char".
         case_sensitive: Whether the tokens have kept their case.
-        utterances: Their ids, sorted.
+        utterances: Their ids, sorted; all of them again for each further training.
         speakers: The speaker of each utterance; None where nothing tells.
         references: The tokens of each utterance, never none.
         systems: In the order they were given.
+        trainings: Trainings of each system.
     """
 
     unit: str
@@ -52,10 +56,11 @@ class EvalSet:
     speakers: list[str] | None
     references: list[list[str]]
     systems: list[System]
+    trainings: int = 1
 
 
 def read_eval_set(
-    folders: Mapping[str, str | Path],
+    folders: Mapping[str, str | Path | Sequence[str | Path]],
     *,
     unit: str = "word",
     reference: str | Path | None = None,
@@ -65,8 +70,9 @@ def read_eval_set(
     """Read what several systems made of one test set.
 
     Args:
-        folders: A folder for each system's name. Without `reference` it holds `hyp.trn`
-            and `ref.trn`, itself or in its `score_wer` or `score_cer`.
+        folders: A folder for each system's name, or one for each of its trainings, as
+            many for every system. Without `reference` it holds `hyp.trn` and `ref.trn`,
+            itself or in its `score_wer` or `score_cer`.
         unit: "word" or "char".
         reference: A Kaldi text file; then each folder's `text` is read.
         utt2spk: Speakers of the utterances; None: the file of this name beside
@@ -74,7 +80,8 @@ def read_eval_set(
         case_sensitive: As sclite's -s; otherwise ASCII letters are lowered.
 
     Raises:
-        ConfigError: An unknown unit, or no system at all.
+        ConfigError: An unknown unit, no system at all, or systems with more trainings
+            than others.
         DataError: A folder or file is missing, utterances differ between the systems or
             from the reference, an id comes twice, a reference is empty.
     """
@@ -92,19 +99,74 @@ def read_eval_set(
             wanted="at least one NAME=DIR",
             remedy="name the decoding folders of stage 12 or the score folders of 13",
         )
-    read = {}
-    for name, folder in folders.items():
-        if not Path(folder).is_dir():
-            raise DataError(
-                f"There is no folder {folder}, which system {name!r} was to be in.",
-                got="a file" if Path(folder).exists() else "no such folder",
-                wanted="a decoding folder, such as exp/asr_hkd/decode_asr_model/test",
-                remedy="run the recipe's stages 12 and 13, or correct the path",
-            )
-        read[name] = Path(folder)
+    read: dict[str, list[Path]] = {}
+    for name, given in folders.items():
+        several = [given] if isinstance(given, str | Path) else given
+        read[name] = [_existing(name, Path(folder)) for folder in several]
+    numbers = {name: len(each) for name, each in read.items()}
+    if len(set(numbers.values())) > 1 or 0 in numbers.values():
+        raise ConfigError(
+            "The systems have different numbers of trainings.",
+            got=", ".join(f"{name}: {number}" for name, number in numbers.items()),
+            wanted="as many folders for every system",
+            remedy="give each system's folders of the same seeds",
+        )
+    # Each training is read like a system of its own; no name of a user's has a tab.
+    apart = {
+        f"{name}\t{number}": folder
+        for name, each in read.items()
+        for number, folder in enumerate(each)
+    }
     if reference is not None:
-        return _from_text(read, unit, Path(reference), utt2spk, case_sensitive)
-    return _from_trn(read, unit, utt2spk, case_sensitive)
+        found = _from_text(apart, unit, Path(reference), utt2spk, case_sensitive)
+    else:
+        found = _from_trn(apart, unit, utt2spk, case_sensitive)
+    return _pooled(found, list(read), numbers[next(iter(read))])
+
+
+def _existing(name: str, folder: Path) -> Path:
+    if folder.is_dir():
+        return folder
+    raise DataError(
+        f"There is no folder {folder}, which system {name!r} was to be in.",
+        got="a file" if folder.exists() else "no such folder",
+        wanted="a decoding folder, such as exp/asr_hkd/decode_asr_model/test",
+        remedy="run the recipe's stages 12 and 13, or correct the path",
+    )
+
+
+def _pooled(apart: EvalSet, names: Sequence[str], trainings: int) -> EvalSet:
+    """Put the trainings of each system, which stand apart and in order, together."""
+    systems = []
+    for number, name in enumerate(names):
+        own = apart.systems[number * trainings : (number + 1) * trainings]
+        systems.append(
+            System(
+                name,
+                ", ".join(each.folder for each in own),
+                [hypothesis for each in own for hypothesis in each.hypotheses],
+            )
+        )
+    return replace(
+        apart,
+        utterances=apart.utterances * trainings,
+        speakers=None if apart.speakers is None else apart.speakers * trainings,
+        references=apart.references * trainings,
+        systems=systems,
+        trainings=trainings,
+    )
+
+
+def read_tokens(
+    path: Path, unit: str, *, case_sensitive: bool = False
+) -> dict[str, list[str]]:
+    """Tokens of each utterance of a Kaldi text file.
+
+    Raises:
+        DataError: The file is missing, or an id comes twice.
+    """
+    texts = _table(path)
+    return {id: _tokens(texts[id], unit, case_sensitive) for id in texts}
 
 
 def _from_text(
@@ -114,16 +176,12 @@ def _from_text(
     utt2spk: str | Path | None,
     case_sensitive: bool,
 ) -> EvalSet:
-    def tokens(path: Path) -> dict[str, list[str]]:
-        texts = _table(path)
-        return {id: _tokens(texts[id], unit, case_sensitive) for id in texts}
-
-    references = tokens(reference)
+    references = read_tokens(reference, unit, case_sensitive=case_sensitive)
     utterances = _utterances(references, reference)
     systems = []
     for name, folder in folders.items():
         path = folder / "text"
-        hypotheses = tokens(path)
+        hypotheses = read_tokens(path, unit, case_sensitive=case_sensitive)
         _same_utterances(path, hypotheses, reference, references)
         systems.append(System(name, str(folder), [hypotheses[u] for u in utterances]))
     beside = reference.parent / "utt2spk"

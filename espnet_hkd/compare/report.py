@@ -22,12 +22,13 @@ CHANGE_COLOR = "#c53030"
 
 
 def markdown(comparison: Comparison) -> str:
-    """Three tables (errors, ends, lengths) and what they depend on."""
+    """Tables (errors, ends, lengths, frequencies) and what they depend on."""
     parts = [
         _caption(comparison),
         _errors(comparison),
         _ends(comparison),
         _lengths(comparison),
+        *([] if comparison.frequencies is None else [_frequencies(comparison)]),
         "\n".join(f"- {_cell(r.name)}: `{r.folder}`" for r in comparison.results),
     ]
     return "\n\n".join(parts) + "\n"
@@ -41,6 +42,8 @@ def _caption(c: Comparison) -> str:
         f" Changes are relative to {first}; `better` is the share of resamples with "
         f"fewer errors than {first}."
     )
+    pooled = f", trainings of each system, pooled: {c.trainings}"
+    speakers = f"{speakers}{pooled if c.trainings > 1 else ''}"
     return (
         f"Utterances: {c.utterances}, {NAMES[c.unit]}: {c.words}, speakers: "
         f"{speakers}. Errors are counted as by {sclite}. Intervals hold "
@@ -62,7 +65,7 @@ def _errors(c: Comparison) -> str:
             _percent(r.rate),
             _between(r.rate_interval),
             *(str(n.sum()) for n in (e.substitutions, e.deletions, e.insertions)),
-            _percent(r.wrong / c.utterances, 1),
+            _percent(r.wrong / (c.utterances * c.trainings), 1),
         ]
         if compared:
             row += [
@@ -95,6 +98,23 @@ def _lengths(c: Comparison) -> str:
     rows.append(["(utterances)", *(str(b.utterances) for b in c.bins)])
     rows.append([f"({NAMES[c.unit]})", *(str(b.words) for b in c.bins)])
     return _table(head, rows)
+
+
+def _frequencies(c: Comparison) -> str:
+    assert c.frequencies is not None
+    head = [f"{NAMES[c.unit]} wrong %, by their number in training", *c.frequencies]
+    rows = [
+        [
+            _cell(r.name),
+            *(
+                _percent(wrong[n] / count if count else None)
+                for count, wrong in c.frequencies.values()
+            ),
+        ]
+        for n, r in enumerate(c.results)
+    ]
+    counts = [str(count // c.trainings) for count, _ in c.frequencies.values()]
+    return _table(head, [*rows, [f"({NAMES[c.unit]})", *counts]])
 
 
 def _table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:

@@ -125,12 +125,17 @@ done
 for set in ${sets}; do
     ref=dump/raw/${set}/text
     [ -e "${ref}" ] || ref=dump/raw/org/${set}/text
-    for seed in ${seeds}; do
-        compared=()
-        for each in results/*/"seed${seed}/${set}"; do
-            [ ! -e "${each}/text" ] || compared+=("$(basename "$(dirname "$(dirname "${each}")")")=${each}")
+    # Seeds are pooled; a system with less of them than were asked for is left out.
+    compared=()
+    for each in results/*; do
+        folders=()
+        for seed in ${seeds}; do
+            [ ! -e "${each}/seed${seed}/${set}/text" ] || folders+=("${each}/seed${seed}/${set}")
         done
-        echo "${set}, seed ${seed}"
-        python3 -m espnet_hkd.bin.compare_systems "${compared[@]}" --ref "${ref}"
+        [ ${#folders[@]} -lt "$(wc -w <<<"${seeds}")" ] ||
+            compared+=("$(basename "${each}")=$(IFS=, && echo "${folders[*]}")")
     done
+    echo "${set}, seeds ${seeds}"
+    python3 -m espnet_hkd.bin.compare_systems "${compared[@]}" --ref "${ref}" \
+        --train_text data/train/text
 done
