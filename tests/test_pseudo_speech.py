@@ -27,40 +27,65 @@ def test_later_batches_weigh_as_a_running_mean():
     assert float(means(torch.tensor(0))) == pytest.approx(wanted, rel=1e-5)
 
 
-def heard(**options) -> PseudoSpeech:
-    """A codebook in which token t sounds like (t, -t), with deviations 0.5 and 2."""
+TOKENS = torch.arange(5).repeat(200)[None]
+
+
+def speech() -> torch.Tensor:
+    """Token t sounds like (t, -t); what is apart from that lies on a line."""
     torch.manual_seed(0)
+    apart = torch.randn(1, 1000, 1) * torch.tensor([0.5, 2.0])
+    return torch.stack([TOKENS, -TOKENS], -1) + apart
+
+
+def heard(**options) -> PseudoSpeech:
+    """A codebook of speech."""
     pseudo = PseudoSpeech(6, 2, **options)
-    tokens = torch.arange(5).repeat(200)
-    for _ in range(3):
-        noise = torch.randn(1000, 2) * torch.tensor([0.5, 2.0])
-        pseudo.update(torch.stack([tokens, -tokens], 1) + noise, tokens)
+    pseudo.update(speech(), TOKENS)
     return pseudo
 
 
 def test_text_sounds_as_its_tokens_were_heard():
     pseudo = heard(noise=0.0, confusions=0.0, masks=0.0)
-    vectors = pseudo(torch.tensor([[4, 1, -1]]))
+    vectors = pseudo(torch.tensor([[4, 1, -1]]), speech(), TOKENS)
     torch.testing.assert_close(
         vectors,
         torch.tensor([[[4.0, -4.0], [1.0, -1.0], [0.0, 0.0]]]),
-        atol=0.3,
+        atol=0.4,
         rtol=0,
     )
 
 
-def test_noise_is_as_wide_as_tokens_vary():
+def test_noise_is_what_spoken_tokens_differ_by():
+    """As wide, and in the same directions: all of it lies on one line."""
     pseudo = heard(noise=1.0, confusions=0.0, masks=0.0)
-    vectors = pseudo(torch.full((1, 20000), 2))
+    vectors = pseudo(torch.full((1, 20000), 2), speech(), TOKENS)
     torch.testing.assert_close(
         vectors.std(1), torch.tensor([[0.5, 2.0]]), atol=0.0, rtol=0.1
     )
+    assert float(torch.corrcoef(vectors[0].T)[0, 1]) > 0.99
+    twice = heard(noise=2.0, confusions=0.0, masks=0.0)
+    vectors = twice(torch.full((1, 20000), 2), speech(), TOKENS)
+    torch.testing.assert_close(
+        vectors.std(1), torch.tensor([[1.0, 4.0]]), atol=0.0, rtol=0.1
+    )
+
+
+def test_padding_and_overflow_of_speech_are_no_noise():
+    pseudo = heard(noise=1.0, confusions=0.0, masks=0.0)
+    fired, tokens = speech(), TOKENS.clone()
+    fired[:, :400] = 1e6
+    tokens[:, :400] = -1
+    fired[:, 400:500] = float("inf")
+    vectors = pseudo(torch.full((1, 20000), 2), fired, tokens)
+    assert float(vectors.abs().max()) < 20
+    none = pseudo(torch.full((1, 9), 2), fired[:, :500], tokens[:, :500])
+    torch.testing.assert_close(none, pseudo.means(torch.full((1, 9), 2)))
 
 
 def test_shares_of_the_tokens_are_confused_and_masked():
     pseudo = heard(noise=0.0, confusions=0.3, masks=0.2)
     tokens = torch.tensor([[0, 4]]).repeat(1, 10000)
-    vectors = pseudo(tokens)
+    vectors = pseudo(tokens, speech(), TOKENS)
     masked = (vectors == 0).all(-1)
     assert masked.float().mean() == pytest.approx(0.2, abs=0.02)
     said = vectors[..., 0].round().long()

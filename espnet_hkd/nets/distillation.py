@@ -223,6 +223,7 @@ class Distillation(torch.nn.Module, ABC):
         rows = selection.extra
         if not len(rows):
             return zero, zero
+        fired, spoken = output.fired.states, ys_out
         ys_in, ys_out = self.add_sos_eos(
             batch["extra"][rows], batch["extra_lengths"][rows]
         )  # (X, U)
@@ -230,7 +231,7 @@ class Distillation(torch.nn.Module, ABC):
         known = self.kd_pseudo.knows(ys_out)[:, None]
         ys_out = ys_out.masked_fill(~known, self.ignore_id)
         logits, merged = self.decoder.forward_tokens(
-            self.kd_pseudo(ys_out).to(output.merged), ys_in
+            self.kd_pseudo(ys_out, fired, spoken).to(output.merged), ys_in
         )
         extra = label_smoothed_cross_entropy(logits, ys_out, self.lsm_weight)
         if self.lrd_weight == 0 or "extra_teacher" not in batch:
