@@ -1,16 +1,17 @@
 """Words that a model hears in pauses: AN4 with pauses put in, before, after and within.
 
 For each kind of pause, place and length some utterances are recognised with and without
-it. A word is inside the pause if its middle is, by its times, or if it is one more than
-without the pause. Pauses within stand at a gap between two words, by an independent
-aligner (`benchmarks/aligner.py`); room noise is what that recording holds before and
-after its words, in pieces joined at random.
+it. A word is inside the pause if its middle is, by its times; words more are those
+beyond what the utterance gives without the pause, and may be words that it lacked
+there. Pauses within stand at a gap between two words, by an independent aligner
+(`benchmarks/aligner.py`); room noise is what that recording holds before and after its
+words, in pieces joined at random.
 
     python benchmarks/pauses.py MODEL.zip AN4/train_dev
     python benchmarks/pauses.py MODEL.zip AN4/train_dev --stock --seconds 0.5 2 8 25
 
 With --stock, ESPnet's own `Speech2Text` recognises, whole files at once; it gives no
-times, so words are counted only.
+times. Files longer than --longest are left out.
 """
 
 from __future__ import annotations
@@ -54,6 +55,9 @@ def get_parser() -> argparse.ArgumentParser:
     parser.add_argument("--seconds", type=float, nargs="+", default=SECONDS)
     parser.add_argument("--kinds", nargs="+", choices=KINDS, default=KINDS)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument(
+        "--longest", type=float, default=1e9, help="seconds of a file, pause included"
+    )
     parser.add_argument("--stock", action="store_true", help="by Speech2Text")
     parser.add_argument("--decoding", type=Path, help="YAML, for --stock")
     parser.add_argument("--show", action="store_true", help="each text that changes")
@@ -201,34 +205,49 @@ def main(argv: list[str] | None = None) -> int:
         else by_recognizer(args.model)
     )
     began, clean = time.time(), {}
-    table: dict[tuple[str, str, float], np.ndarray] = {}
+    table: dict[tuple[str, str, str], np.ndarray] = {}
     for case in cases(args, utterances):
+        if len(case.samples) > args.longest * RATE:
+            continue
         reference = utterances[case.id][1]
         if case.id not in clean:
             clean[case.id], _ = recognize(utterances[case.id][0])
         words, middles = recognize(case.samples)
         end = case.begin + case.seconds
-        inside = sum(case.begin < middle < end for middle in middles)
-        inside = max(inside, len(words) - len(clean[case.id]), 0)
-        row = table.setdefault((case.kind, case.place, case.seconds), np.zeros(5, int))
-        row += [
+        found = [
             1,
-            inside,
+            sum(case.begin < middle < end for middle in middles),
+            max(len(words) - len(clean[case.id]), 0),
+            words != clean[case.id],
             len(reference),
             errors(reference, clean[case.id]),
             errors(reference, words),
         ]
+        length = f"{case.seconds:g}"
+        for key in [
+            (case.kind, case.place, length),
+            (case.kind, "", ""),
+            ("all", "", length),
+            ("all", "", ""),
+        ]:
+            table.setdefault(key, np.zeros(len(found), int))
+            table[key] += np.array(found, int)
         if args.show and words != clean[case.id]:
             print(case.id, *case[1:4], "|", *clean[case.id], "|", *words, flush=True)
     print(f"{args.model}, {args.data}, seed {args.seed}, {time.time() - began:.0f} s")
-    print("| pause | place | seconds | utterances | words inside | WER without, with |")
-    print("|---|---|---|---|---|---|")
-    for (kind, place, seconds), (n, inside, size, before, after) in table.items():
-        rates = f"{100 * before / size:.1f}, {100 * after / size:.1f}"
-        print(f"| {kind} | {place} | {seconds:g} | {n} | {inside} | {rates} |")
-    n, inside, size, before, after = sum(table.values(), np.zeros(5, int))
-    rates = f"{100 * before / size:.2f}, {100 * after / size:.2f}"
-    print(f"| all | | | {n} | {inside} | {rates} |")
+    print(
+        "| pause | place | seconds | cases | words inside | words more | texts changed "
+        "| WER without, with |"
+    )
+    print("|---|---|---|---|---|---|---|---|")
+    # Sums over places, lengths and kinds come last.
+    for key in sorted(table, key=lambda key: (not key[1], not key[2], key[0] == "all")):
+        n, inside, more, changed, size, before, after = table[key]
+        heard = "" if args.stock else inside
+        rates = f"{100 * before / size:.2f}, {100 * after / size:.2f}"
+        print(
+            f"| {' | '.join(key)} | {n} | {heard} | {more} | {changed} | {rates} |",
+        )
     return 0
 
 

@@ -10,7 +10,9 @@ Utterances that are recognised without error are aligned by PocketSphinx
                  earlier, as in FunASR's CIF aligner
 
 Last words stand apart, and beside them the aligner's own ends and the recogniser's
-against the end of the energy, for aligners differ there most.
+against the end of the energy, for aligners differ there most. The last line says how
+much of a token's mass lies in its own word, from 0.15 s before its start to its end:
+near 1 where the weights gather in bumps, less where they are flat.
 
     python benchmarks/times.py MODEL.zip AN4/train_dev --fit    # the best time_shift
     python benchmarks/times.py MODEL.zip AN4/test
@@ -25,6 +27,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from aligner import RATE, AlignedWord, align, read_set
+
+# The encoder looks ahead: weights may gather so many seconds before a word's energy.
+AHEAD = 0.15
 
 
 class Timed(NamedTuple):
@@ -79,8 +84,31 @@ def energy_end(samples: np.ndarray, start: float) -> float:
     return (loud[-1] + 1) / 100 if len(loud) else start
 
 
-def collect(model: str, data: Path, most: int | None) -> tuple[list[Timed], int, float]:
-    """Words of all utterances that can be compared, their number, time_shift."""
+def own_mass(
+    weights: np.ndarray, words: list[AlignedWord], frame: float
+) -> list[float]:
+    """Share of each token's mass in its word, from AHEAD before its start to its end.
+
+    The weights (T,) are scaled to one token a word and end-of-sentence, as in training.
+    """
+    mass = np.concatenate([[0.0], weights.astype(np.float64).cumsum()])
+    mass *= (len(words) + 1) / mass[-1]
+    at = np.arange(len(mass)) * frame
+    shares = []
+    for k, word in enumerate(words):
+        stretch = np.interp([word.start - AHEAD, word.end], at, mass)
+        begin, end = np.clip(stretch, k, k + 1)
+        shares.append(float(end - begin))
+    return shares
+
+
+def collect(
+    model: str, data: Path, most: int | None
+) -> tuple[list[Timed], int, float, list[float]]:
+    """Words of all utterances that can be compared, their number, time_shift.
+
+    And of all that can be aligned the share of each word's mass that is its own.
+    """
     import torch
 
     import espnet_hkd
@@ -90,19 +118,22 @@ def collect(model: str, data: Path, most: int | None) -> tuple[list[Timed], int,
     recognizer = espnet_hkd.from_pretrained(model)
     decoder, frame = recognizer.model.decoder, recognizer.frame_seconds
     decoder.times = "ctc"
-    found, used = [], 0
+    found, used, own = [], 0, []
     for samples, words in list(read_set(data).values())[:most]:
         aligned = align(samples, words)
-        (transcript,) = recognizer(samples, sample_rate=RATE)
-        if aligned is None or [t.symbol for t in transcript.tokens] != words:
+        if aligned is None:
             continue
-        seconds = len(samples) / RATE
         length = torch.tensor([len(samples)])
         with torch.no_grad():
             hidden, frames = recognizer.model.encode(
                 torch.from_numpy(samples)[None], length
             )
             weights = decoder.predict_weights(hidden, frames)[0].numpy()
+        own += own_mass(weights, aligned, frame)
+        (transcript,) = recognizer(samples, sample_rate=RATE)
+        if [t.symbol for t in transcript.tokens] != words:
+            continue
+        seconds = len(samples) / RATE
         ends = firing_times(decoder, hidden, len(words), frame)
         power = loudness(samples, RATE)
         centres = mass_centres(weights, len(words)) * frame
@@ -118,7 +149,7 @@ def collect(model: str, data: Path, most: int | None) -> tuple[list[Timed], int,
             heard = energy_end(samples, word.start) if last else 0.0
             times = {way: tuple(rows[way][k]) for way in rows}
             found.append(Timed(word, last, heard, times))
-    return found, used, decoder.time_shift
+    return found, used, decoder.time_shift, own
 
 
 def row(name: str, errors: np.ndarray) -> str:
@@ -130,7 +161,7 @@ def row(name: str, errors: np.ndarray) -> str:
 
 def main(argv: list[str] | None = None) -> int:
     args = get_parser().parse_args(argv)
-    words, used, shift = collect(args.model, args.data, args.utterances)
+    words, used, shift, own = collect(args.model, args.data, args.utterances)
     starts = np.array([w.aligned.start for w in words])
     ends = np.array([w.aligned.end for w in words])
     last = np.array([w.last for w in words])
@@ -152,6 +183,7 @@ def main(argv: list[str] | None = None) -> int:
         )
     bias = row("the aligner: last words against the energy", ends[last] - energy)
     print(f"| {bias} |")
+    print(f"\nMass of a token in its own word, all utterances: {np.mean(own):.2f}")
     if args.fit:
         print(f"\nFor a median error of 0 in the starts, instead of {shift}:")
         for way in ("ctc", "cif"):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import inspect
 import io
 import shutil
 import zipfile
@@ -16,9 +17,10 @@ import yaml
 
 import espnet_hkd
 from espnet_hkd.errors import CheckpointError
+from espnet_hkd.preprocessor import HKDPreprocessor
 from espnet_hkd.pretrained.files import FORMAT
 from espnet_hkd.pretrained.packed import open_packed
-from espnet_hkd.pretrained.slim import slim
+from espnet_hkd.pretrained.slim import PREPROCESSOR_OPTIONS, slim
 from tests.small_models import pack, speech, write_experiment
 
 CONFIG = "exp/asr_hkd/slim/config.yaml"
@@ -239,6 +241,33 @@ def test_slim_says_what_it_was_written_by(recipe):
         "version": espnet_hkd.__version__,
     }
     assert config["inference_conf"] == DECODING
+
+
+def test_slim_leaves_espnets_preprocessor_only_what_it_knows(tmp_path):
+    """The keys of `hkd_teacher` would stop `asr_inference`."""
+    exp = write_experiment(
+        tmp_path / "exp",
+        preprocessor="hkd_teacher",
+        preprocessor_conf={
+            "fs": 16000,
+            "store": "data/teacher",
+            "pause_prob": 0.25,
+            "pause_seconds": [0.3, 4.0],
+            "pause_only_prob": 0.03,
+            "before_token": True,
+            "extra_text": None,
+        },
+    )
+    slim(exp)
+    config = yaml.safe_load((exp / "slim" / "config.yaml").read_text())
+    assert config["preprocessor"] == "default"
+    assert config["preprocessor_conf"] == {"fs": 16000}
+
+
+def test_every_option_of_the_preprocessor_is_taken_out_by_slim():
+    own = inspect.signature(HKDPreprocessor.__init__).parameters.values()
+    named = [p.name for p in own if p.kind is p.KEYWORD_ONLY]
+    assert sorted(named) == sorted(PREPROCESSOR_OPTIONS)
 
 
 def test_missing_weights_are_named_though_espnet_would_guess_them(recipe, tmp_path):

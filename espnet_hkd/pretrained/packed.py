@@ -272,8 +272,18 @@ def _check_language_model(model: PackedModel, allow_download: bool) -> None:
 
 def unbuildable(name: str | Path, error: Exception) -> CheckpointError:
     """The error for a configuration of which no model can be made."""
+    problem = f"no model can be built as the configuration of {name} says"
+    missing = error.name if isinstance(error, ModuleNotFoundError) else None
+    # What ESPnet wants for some parts only, such as kenlm for an n-gram.
+    if missing and not missing.startswith("espnet"):
+        return CheckpointError(
+            problem,
+            got=first_line(error),
+            wanted=f"the module {missing}, which a part of the model needs",
+            remedy=f"install it, as by `pip install {missing}`",
+        )
     return CheckpointError(
-        f"no model can be built as the configuration of {name} says",
+        problem,
         got=first_line(error),
         wanted="the config.yaml that was written beside the checkpoint",
         remedy="use the ESPnet and espnet_hkd that the model was packed with",

@@ -29,6 +29,18 @@ DTYPES = {
 }
 # What RESULTS.md, plots and logs show beside a packed model.
 COMPANIONS = ("RESULTS.md", "images")
+# What the preprocessor `hkd_teacher` has beyond ESPnet's own, for training only.
+PREPROCESSOR_OPTIONS = (
+    "store",
+    "missing_teacher",
+    "standardise",
+    "before_token",
+    "extra_text",
+    "extra_share",
+    "pause_prob",
+    "pause_seconds",
+    "pause_only_prob",
+)
 
 
 def slim(
@@ -126,7 +138,7 @@ def _slim_config(
     if config.get("preprocessor") == "hkd_teacher":
         config["preprocessor"] = "default"
     conf = dict(config.get("preprocessor_conf") or {})
-    for key in ("store", "missing_teacher"):
+    for key in PREPROCESSOR_OPTIONS:
         conf.pop(key, None)
     config["preprocessor_conf"] = conf
     # Files of the training machine, which decoding never opens.
