@@ -345,6 +345,22 @@ def test_a_port_in_use_is_named_with_the_remedy(server):
     assert f"--port {server.port + 1}" in str(raised.value)
 
 
+@pytest.mark.parametrize(
+    ("host", "port", "remedy"),
+    [
+        ("127.0.0.1", 99999, "--port 7860"),
+        ("127.0.0.1", -1, "--port 7860"),
+        # Of a block that is kept for documentation.
+        ("192.0.2.1", 7860, "--host 127.0.0.1"),
+        ("no host", 7860, "--host 127.0.0.1"),
+    ],
+)
+def test_what_cannot_be_listened_on_is_named_with_the_remedy(host, port, remedy):
+    with pytest.raises(ConfigError, match=f"{host}, port {port}") as raised:
+        check_port(host, port)
+    assert f"remedy: {remedy}" in str(raised.value)
+
+
 # The last one: it stops the server.
 def test_uploads_are_gone_when_the_page_ends(server, browser, spoken):
     upload(browser, server, spoken)

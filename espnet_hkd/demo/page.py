@@ -22,12 +22,16 @@ from espnet_hkd.errors import HKDError
 from espnet_hkd.recognize import Recognizer, Transcript
 from espnet_hkd.speech.formats import FORMATS
 
-# Seconds between two looks for old files, and their age when they go.
-SWEEP_EVERY, KEEP_FOR = 300, 900
+# Seconds between two looks for old files, and their age when they go: not while an hour
+# waits, is recognised, or listened to.
+SWEEP_EVERY, KEEP_FOR = 600, 4 * 3600
+# Recordings recognised at a time: a short one need not wait for an hour. The others
+# wait and see their place.
+TOGETHER = 2
 
 
 class Page:
-    """The state behind the page: the models, and one call to them at a time.
+    """The state behind the page.
 
     Args:
         models: Opened, by the names in the chooser; the first is chosen.
@@ -66,7 +70,8 @@ class Page:
                         "Transcribe", variant="primary", elem_id="transcribe"
                     )
                 with gr.Column(scale=3):
-                    result = gr.HTML(elem_id="result")
+                    # High enough for what is shown of the progress.
+                    result = gr.HTML(elem_id="result", min_height=120)
                     picture = gr.Plot(show_label=False, elem_id="picture")
                     with gr.Row():
                         files = [
@@ -79,15 +84,15 @@ class Page:
                 self.transcribe,
                 [audio, model, *options],
                 [result, picture, *files],
-                concurrency_limit=1,
+                show_progress_on=result,
+                concurrency_limit=TOGETHER,
                 concurrency_id="model",
                 api_visibility="private",
             )
             model.change(
                 self.defaults, [model], options, api_visibility="private", queue=False
             )
-        # One recording at a time; the others wait and see their place.
-        page.queue(default_concurrency_limit=1, max_size=32)
+        page.queue(max_size=32)
         return page
 
     def defaults(self, name: str) -> list[float]:
@@ -110,6 +115,7 @@ class Page:
         recognizer = self.models[name]
         options = Options(int(beam), float(ctc_weight), float(tail))
         try:
+            progress(0.0, desc="recognising")
             seconds = duration(Path(audio), minutes=self.minutes)
             transcript = transcribe(
                 recognizer,
