@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import gradio as gr
+import soundfile
 
 from espnet_hkd.demo import html
 from espnet_hkd.demo.picture import draw
@@ -20,6 +21,7 @@ from espnet_hkd.demo.transcribe import (
 )
 from espnet_hkd.errors import HKDError
 from espnet_hkd.recognize import Recognizer, Transcript
+from espnet_hkd.speech.audio import narrow_band
 from espnet_hkd.speech.formats import FORMATS
 
 # Seconds between two looks for old files, and their age when they go: not while an hour
@@ -126,7 +128,8 @@ class Page:
                     done / seconds if seconds else 1.0, desc="recognising"
                 ),
             )
-            notes, figure = [], None
+            rate = soundfile.info(audio).samplerate
+            notes, figure = [narrow_band(rate, recognizer.sample_rate)], None
             if transcript.tokens:
                 beginning = first_piece(recognizer, Path(audio))
                 figure = draw(recognizer, beginning)
@@ -135,7 +138,7 @@ class Page:
                     notes.append(f"The picture shows the first {drawn:.0f} s.")
         except HKDError as error:
             return html.show_error(error, Path(audio)), None, hidden, hidden
-        shown = html.show(transcript.words, audio, notes)
+        shown = html.show(transcript.words, audio, filter(None, notes))
         return shown, figure, *self._files(Path(audio), transcript)
 
     def _options(self, name: str) -> list[Any]:

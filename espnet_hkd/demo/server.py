@@ -136,6 +136,8 @@ def serve(
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
     try:
         page.block_thread()
+    except SystemExit:
+        pass
     finally:
         stop()
     return None
