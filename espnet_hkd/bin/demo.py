@@ -8,8 +8,6 @@ The page is served to this machine only. It wants the extra `page`
 
 from __future__ import annotations
 
-import os
-import sys
 from collections.abc import Sequence
 
 from espnet_hkd.bin.command import Parser
@@ -51,9 +49,6 @@ def main(arguments: Sequence[str] | None = None) -> None:
             minutes=args.minutes,
             megabytes=args.megabytes,
         )
-    sys.stdout.flush()
-    # At Python's own end PyTorch would abort for a recording that is being recognised.
-    os._exit(0)
 
 
 if __name__ == "__main__":

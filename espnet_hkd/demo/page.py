@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tempfile
+import threading
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,7 @@ from espnet_hkd.demo.transcribe import (
     packed_options,
     transcribe,
 )
-from espnet_hkd.errors import HKDError
+from espnet_hkd.errors import DataError, HKDError
 from espnet_hkd.recognize import Recognizer, Transcript
 from espnet_hkd.speech.audio import narrow_band
 from espnet_hkd.speech.formats import FORMATS
@@ -43,6 +44,14 @@ class Page:
     def __init__(self, models: Mapping[str, Recognizer], *, minutes: float) -> None:
         self.models = dict(models)
         self.minutes = minutes
+        self._room = threading.BoundedSemaphore(TOGETHER)
+        self._ending = threading.Event()
+
+    def end(self) -> None:
+        """Stop what is being recognised at its next step, and wait until it has."""
+        self._ending.set()
+        for _ in range(TOGETHER):
+            self._room.acquire()
 
     def build(self) -> gr.Blocks:
         """Lay the page out."""
@@ -116,6 +125,19 @@ class Page:
             return "<p>Record or choose something first.</p>", None, hidden, hidden
         recognizer = self.models[name]
         options = Options(int(beam), float(ctc_weight), float(tail))
+
+        def report(done: float) -> None:
+            if self._ending.is_set():
+                raise DataError(
+                    "the page ends",
+                    got=f"{done:.0f} s recognised",
+                    wanted="a page that runs",
+                    remedy="start it again: espnet-hkd demo",
+                )
+            # A file may hold no sample at all.
+            progress(done / seconds if seconds else 1.0, desc="recognising")
+
+        self._room.acquire()
         try:
             progress(0.0, desc="recognising")
             seconds = duration(Path(audio), minutes=self.minutes)
@@ -123,10 +145,7 @@ class Page:
                 recognizer,
                 Path(audio),
                 options,
-                # A file may hold no sample at all.
-                lambda done: progress(
-                    done / seconds if seconds else 1.0, desc="recognising"
-                ),
+                report,
             )
             rate = soundfile.info(audio).samplerate
             notes, figure = [narrow_band(rate, recognizer.sample_rate)], None
@@ -138,6 +157,8 @@ class Page:
                     notes.append(f"The picture shows the first {drawn:.0f} s.")
         except HKDError as error:
             return html.show_error(error, Path(audio)), None, hidden, hidden
+        finally:
+            self._room.release()
         shown = html.show(transcript.words, audio, filter(None, notes))
         return shown, figure, *self._files(Path(audio), transcript)
 

@@ -100,7 +100,8 @@ def serve(
         label: espnet_hkd.from_pretrained(name, device=device)
         for label, name in labels(names).items()
     }
-    page = Page(models, minutes=minutes).build()
+    pages = Page(models, minutes=minutes)
+    page = pages.build()
     fonts = ["system-ui", "sans-serif"]
     page.launch(
         server_name=host,
@@ -127,6 +128,8 @@ def serve(
         print("Everyone who reaches this address can use it.", flush=True)
 
     def stop() -> None:
+        # PyTorch aborts a program that ends while it calculates.
+        pages.end()
         page.close(verbose=False)
         uploads.cleanup()
 
@@ -136,8 +139,6 @@ def serve(
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
     try:
         page.block_thread()
-    except SystemExit:
-        pass
     finally:
         stop()
     return None
