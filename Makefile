@@ -6,6 +6,9 @@
 # Tests start many processes; each with all the threads would be slower.
 export OMP_NUM_THREADS ?= 1
 
+# Of pytest. A file's tests stay in one process: they share fixtures that take long to make.
+PROCESSES ?= 2
+
 # Another environment that is complete: `make test-fast VENV=DIR SETUP=`.
 VENV ?= $(CURDIR)/.venv
 SETUP ?= setup
@@ -22,13 +25,12 @@ lint: setup
 	$(IN_VENV) pyright --pythonpath .venv/bin/python
 	$(IN_VENV) lint-imports
 
-# A file's tests stay in one process: they share fixtures that take long to make.
 test: lint
-	$(IN_VENV) pytest --numprocesses 2 --dist loadfile
+	$(IN_VENV) pytest --numprocesses $(PROCESSES) --dist loadfile
 
 # Two minutes of two idle cores: no recipe is run, nothing trained, no environment made.
 test-fast: $(SETUP)
-	$(IN_VENV) pytest --numprocesses 2 --dist loadfile -m "not slow"
+	$(IN_VENV) pytest --numprocesses $(PROCESSES) --dist loadfile -m "not slow"
 
 demo: setup
 	@$(IN_VENV) tools/demo.sh

@@ -97,6 +97,17 @@ def test_other_rates_are_resampled(given):
     np.testing.assert_allclose(samples[middle], TONE[middle], atol=0.01)
 
 
+def test_what_a_lower_rate_costs_is_said_once(tmp_path, monkeypatch, caplog):
+    monkeypatch.setattr("espnet_hkd.speech.audio._told", set())
+    for name, rate in (("first", 8000), ("second", 8000), ("wide", 48000)):
+        soundfile.write(tmp_path / f"{name}.wav", speech(0.1, rate=rate), rate)
+        load_audio(tmp_path / f"{name}.wav", None, RATE)
+    (message,) = caplog.messages
+    assert "first.wav: The recording has 8000 samples a second" in message
+    assert "16000" in message
+    assert "above 4 kHz" in message
+
+
 @pytest.mark.parametrize("rate", [8000, RATE])
 @pytest.mark.parametrize("shape", [(0,), (0, 2)], ids=str)
 def test_nothing_stays_nothing(shape, rate):
@@ -118,8 +129,12 @@ def test_files_with_any_name_are_read(tmp_path, subtype, rate):
     ("name", "content", "said"),
     [
         ("gone.wav", None, "no such file"),
-        ("empty.wav", b"", "cannot be read"),
-        ("text.wav", b"not audio", "cannot be read"),
+        ("empty.wav", b"", "cannot be read(.|\n)*an empty file"),
+        (
+            "text.wav",
+            b"not audio",
+            r"cannot be read(.|\n)*got:\s+Format not",
+        ),
         ("cut.flac", b"fLaC\0\0\0\x22", "cannot be read"),
     ],
 )

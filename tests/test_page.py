@@ -345,13 +345,38 @@ def test_a_port_in_use_is_named_with_the_remedy(server):
     assert f"--port {server.port + 1}" in str(raised.value)
 
 
+@pytest.mark.parametrize(
+    ("host", "port", "remedy"),
+    [
+        ("127.0.0.1", 99999, "--port 7860"),
+        ("127.0.0.1", -1, "--port 7860"),
+        # Of a block that is kept for documentation.
+        ("192.0.2.1", 7860, "--host 127.0.0.1"),
+        ("no host", 7860, "--host 127.0.0.1"),
+    ],
+)
+def test_what_cannot_be_listened_on_is_named_with_the_remedy(host, port, remedy):
+    with pytest.raises(ConfigError, match=f"{host}, port {port}") as raised:
+        check_port(host, port)
+    assert f"remedy: {remedy}" in str(raised.value)
+
+
 # The last one: it stops the server.
-def test_uploads_are_gone_when_the_page_ends(server, browser, spoken):
-    upload(browser, server, spoken)
-    assert any(path.name == "spoken words.wav" for path in server.uploads())
+def test_uploads_are_gone_when_the_page_ends_be_it_in_the_middle(
+    server, browser, spoken, tmp_path
+):
+    speech, rate = soundfile.read(spoken)
+    audio = tmp_path / "a minute.wav"
+    soundfile.write(audio, np.tile(speech, int(59 * rate / len(speech))), rate)
+    upload(browser, server, audio)
+    assert any(path.name == audio.name for path in server.uploads())
+    press(browser)
+    wait(browser, lambda b: "recognising" in find(b, "#result")[0].text)
     server.stop()
     assert server.process.returncode == 0
     assert server.uploads() == []
+    # The address is all that there was to read.
+    assert re.fullmatch(r"The page is at .* ends it\.\n", server.log.read_text())
 
 
 def test_a_long_recording_says_how_far_it_is_and_its_times_go_on(

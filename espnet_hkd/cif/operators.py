@@ -236,7 +236,9 @@ class _SumFrames(torch.autograd.Function):
         ctx.save_for_backward(hidden, *stretch, *pairs)
         ctx.weights_dtype = weights.dtype
         states = _sum_bags(wide, pairs.frame, pairs.token_starts, pairs.share)
-        states = states.view(len(hidden), slots, hidden.size(2)).to(hidden.dtype)
+        # A view last: of a result that is also a step before it, as `to` may return
+        # one, torch.compile loses the gradient up to torch 2.11.
+        states = states.to(hidden.dtype).view(len(hidden), slots, hidden.size(2))
         mass = stretch.mass[:, 0].to(at_least_float32(weights), copy=True)
         return states, mass
 

@@ -13,6 +13,8 @@ from espnet_hkd.errors import HKDError
 # The system's fonts: none is fetched.
 STYLE = """
 .hkd audio { width: 100%; margin-bottom: 0.8em; }
+/* An hour has thousands of words: they scroll; player, picture and files stay. */
+.hkd-words { max-height: 24em; overflow-y: auto; }
 .hkd-word { border: 0; border-radius: 0.25em; padding: 0.1em 0.3em; margin: 0.1em;
   font: inherit; font-size: 1.25em; color: inherit; cursor: pointer; }
 .hkd-word:hover, .hkd-word:focus-visible { outline: 2px solid #2b6cb0; }

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import tempfile
+import threading
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import gradio as gr
+import soundfile
 
 from espnet_hkd.demo import html
 from espnet_hkd.demo.picture import draw
@@ -18,16 +20,21 @@ from espnet_hkd.demo.transcribe import (
     packed_options,
     transcribe,
 )
-from espnet_hkd.errors import HKDError
+from espnet_hkd.errors import DataError, HKDError
 from espnet_hkd.recognize import Recognizer, Transcript
+from espnet_hkd.speech.audio import narrow_band
 from espnet_hkd.speech.formats import FORMATS
 
-# Seconds between two looks for old files, and their age when they go.
-SWEEP_EVERY, KEEP_FOR = 300, 900
+# Seconds between two looks for old files, and their age when they go: not while an hour
+# waits, is recognised, or listened to.
+SWEEP_EVERY, KEEP_FOR = 600, 4 * 3600
+# Recordings recognised at a time: a short one need not wait for an hour. The others
+# wait and see their place.
+TOGETHER = 2
 
 
 class Page:
-    """The state behind the page: the models, and one call to them at a time.
+    """The state behind the page.
 
     Args:
         models: Opened, by the names in the chooser; the first is chosen.
@@ -37,6 +44,14 @@ class Page:
     def __init__(self, models: Mapping[str, Recognizer], *, minutes: float) -> None:
         self.models = dict(models)
         self.minutes = minutes
+        self._room = threading.BoundedSemaphore(TOGETHER)
+        self._ending = threading.Event()
+
+    def end(self) -> None:
+        """Stop what is being recognised at its next step, and wait until it has."""
+        self._ending.set()
+        for _ in range(TOGETHER):
+            self._room.acquire()
 
     def build(self) -> gr.Blocks:
         """Lay the page out."""
@@ -66,7 +81,8 @@ class Page:
                         "Transcribe", variant="primary", elem_id="transcribe"
                     )
                 with gr.Column(scale=3):
-                    result = gr.HTML(elem_id="result")
+                    # High enough for what is shown of the progress.
+                    result = gr.HTML(elem_id="result", min_height=120)
                     picture = gr.Plot(show_label=False, elem_id="picture")
                     with gr.Row():
                         files = [
@@ -79,15 +95,15 @@ class Page:
                 self.transcribe,
                 [audio, model, *options],
                 [result, picture, *files],
-                concurrency_limit=1,
+                show_progress_on=result,
+                concurrency_limit=TOGETHER,
                 concurrency_id="model",
                 api_visibility="private",
             )
             model.change(
                 self.defaults, [model], options, api_visibility="private", queue=False
             )
-        # One recording at a time; the others wait and see their place.
-        page.queue(default_concurrency_limit=1, max_size=32)
+        page.queue(max_size=32)
         return page
 
     def defaults(self, name: str) -> list[float]:
@@ -109,18 +125,30 @@ class Page:
             return "<p>Record or choose something first.</p>", None, hidden, hidden
         recognizer = self.models[name]
         options = Options(int(beam), float(ctc_weight), float(tail))
+
+        def report(done: float) -> None:
+            if self._ending.is_set():
+                raise DataError(
+                    "the page ends",
+                    got=f"{done:.0f} s recognised",
+                    wanted="a page that runs",
+                    remedy="start it again: espnet-hkd demo",
+                )
+            # A file may hold no sample at all.
+            progress(done / seconds if seconds else 1.0, desc="recognising")
+
+        self._room.acquire()
         try:
+            progress(0.0, desc="recognising")
             seconds = duration(Path(audio), minutes=self.minutes)
             transcript = transcribe(
                 recognizer,
                 Path(audio),
                 options,
-                # A file may hold no sample at all.
-                lambda done: progress(
-                    done / seconds if seconds else 1.0, desc="recognising"
-                ),
+                report,
             )
-            notes, figure = [], None
+            rate = soundfile.info(audio).samplerate
+            notes, figure = [narrow_band(rate, recognizer.sample_rate)], None
             if transcript.tokens:
                 beginning = first_piece(recognizer, Path(audio))
                 figure = draw(recognizer, beginning)
@@ -129,7 +157,9 @@ class Page:
                     notes.append(f"The picture shows the first {drawn:.0f} s.")
         except HKDError as error:
             return html.show_error(error, Path(audio)), None, hidden, hidden
-        shown = html.show(transcript.words, audio, notes)
+        finally:
+            self._room.release()
+        shown = html.show(transcript.words, audio, filter(None, notes))
         return shown, figure, *self._files(Path(audio), transcript)
 
     def _options(self, name: str) -> list[Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
 import socket
@@ -99,7 +100,8 @@ def serve(
         label: espnet_hkd.from_pretrained(name, device=device)
         for label, name in labels(names).items()
     }
-    page = Page(models, minutes=minutes).build()
+    pages = Page(models, minutes=minutes)
+    page = pages.build()
     fonts = ["system-ui", "sans-serif"]
     page.launch(
         server_name=host,
@@ -126,6 +128,8 @@ def serve(
         print("Everyone who reaches this address can use it.", flush=True)
 
     def stop() -> None:
+        # PyTorch aborts a program that ends while it calculates.
+        pages.end()
         page.close(verbose=False)
         uploads.cleanup()
 
@@ -153,12 +157,20 @@ def check_port(host: str, port: int) -> None:
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             probe.bind((host, port))
     except (OSError, OverflowError) as error:
+        number = error.errno if isinstance(error, OSError) else None
+        if number == errno.EADDRINUSE:
+            wanted = "a port that nothing uses"
+            remedy = f"--port {port % 65535 + 1}, or end the program that uses it"
+        elif number == errno.EACCES or number is None:
+            wanted, remedy = "a port from 1024 to 65535", "--port 7860"
+        else:
+            wanted = "an address of this machine"
+            remedy = "--host 127.0.0.1 for this machine alone, 0.0.0.0 for its network"
         raise ConfigError(
             f"the page cannot listen on {host}, port {port}",
             got=str(error),
-            wanted="an address of this machine, and a port that nothing uses",
-            remedy=f"--port {port + 1 if port < 65535 else 7860}, or end the program "
-            "that uses it; --host 127.0.0.1 is this machine alone",
+            wanted=wanted,
+            remedy=remedy,
         ) from error
 
 

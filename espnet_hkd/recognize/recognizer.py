@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from espnet_hkd.border.quiet import import_attention
 from espnet_hkd.errors import (
     CheckpointError,
     ConfigError,
@@ -108,6 +109,7 @@ class Recognizer:
             ConfigError: The device cannot be used.
         """
         model = open_packed(name)
+        import_attention()
         check_buildable(model, name, allow_download=allow_download)
         return cls(
             model.config,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterable, Iterator
 from typing import Any, NamedTuple
 
@@ -25,11 +26,18 @@ __all__ = [
     "is_file",
     "load_audio",
     "name_of",
+    "narrow_band",
     "read_pieces",
 ]
 
+logger = logging.getLogger(__name__)
+
 FRAME_SECONDS = 0.02
 WINDOW_SECONDS = 0.3
+
+
+# Rates of recordings and models that have been told of: a folder has many of a kind.
+_told: set[tuple[float, int]] = set()
 
 
 class Piece(NamedTuple):
@@ -102,8 +110,21 @@ def _read(audio: Any, sample_rate: Any, model_rate: int) -> Iterator[np.ndarray]
     else:
         name, rate, blocks = "the array", sample_rate, [as_array(audio)]
         _check_rate(rate)
+    if (rate, model_rate) not in _told and (said := narrow_band(rate, model_rate)):
+        _told.add((rate, model_rate))
+        logger.warning("%s: %s", name, said)
     mono = _mono(blocks, name)
     return mono if rate == model_rate else _resample(mono, rate, model_rate)
+
+
+def narrow_band(rate: float, model_rate: int) -> str:
+    """A sentence on a recording of a lower rate than the model's, in Hz; else empty."""
+    if rate >= model_rate:
+        return ""
+    return (
+        f"The recording has {rate:g} samples a second, the model's have {model_rate}: "
+        f"all above {rate / 2000:g} kHz is missing, so that more words may be wrong."
+    )
 
 
 def _mono(blocks: Iterable[np.ndarray], name: str) -> Iterator[np.ndarray]:

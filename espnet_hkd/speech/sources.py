@@ -87,8 +87,11 @@ def _open(audio: Any, name: str) -> Any:
         given: Any = os.fsencode(path)
         try:
             header = _wave_sizes(path)
+            empty = path.stat().st_size == 0
         except OSError as error:
             raise _unreadable(name, error.strerror or str(error)) from error
+        if empty:
+            raise _unreadable(name, "an empty file")
     else:
         given = io.BytesIO(audio) if isinstance(audio, bytes | bytearray) else audio
         header = None
@@ -97,7 +100,9 @@ def _open(audio: Any, name: str) -> Any:
     try:
         file = soundfile.SoundFile(given)
     # A file object that cannot seek, or holds text, raises what it likes.
-    except (soundfile.LibsndfileError, OSError, TypeError, ValueError) as error:
+    except soundfile.LibsndfileError as error:
+        raise _unreadable(name, error.error_string) from None
+    except (OSError, TypeError, ValueError) as error:
         raise _unreadable(name, str(error)) from None
     if not RATES[0] <= file.samplerate <= RATES[1]:
         raise _unreadable(
