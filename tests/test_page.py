@@ -369,6 +369,8 @@ def test_uploads_are_gone_when_the_page_ends_be_it_in_the_middle(
     audio = tmp_path / "a minute.wav"
     soundfile.write(audio, np.tile(speech, int(59 * rate / len(speech))), rate)
     upload(browser, server, audio)
+    # A minute takes a while to arrive; then a player stands there.
+    wait(browser, lambda b: find(b, "#recording audio, #recording .waveform-container"))
     assert any(path.name == audio.name for path in server.uploads())
     press(browser)
     wait(browser, lambda b: "recognising" in find(b, "#result")[0].text)
