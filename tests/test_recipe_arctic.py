@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 import soundfile
 
@@ -31,7 +32,10 @@ def local():
     sys.path.insert(0, str(RECIPE / "local"))
     yield {
         name: load_program(RECIPE / "local" / f"{name}.py")
-        for name in ("prepare_arctic", "speak_flite", "phones", "extra_text")
+        for name in (
+            *("prepare_arctic", "speak_flite", "phones", "extra_text"),
+            "vectors_and_spikes",
+        )
     }
     sys.path.remove(str(RECIPE / "local"))
 
@@ -262,3 +266,13 @@ def test_extra_text_leaves_out_what_the_sets_hold(data, local, tmp_path):
         "HE WENT HOME",
         *(f"THE {word} SAT THERE" for word in ("CAT", "DOG", "HEN", "COW")),
     ]
+
+
+def test_vectors_are_told_from_their_own_spikes(local):
+    """A token's mass too much in frame 2 lets the next two vectors come too early."""
+    distances = local["vectors_and_spikes"].distances
+    spikes = np.array([1.0, 4.0, 7.0])
+    right = np.array([0, 1, 0, 0, 1, 0, 0, 1, 0, 1], float)
+    assert distances(right, spikes).tolist() == [0, 0, 0]
+    early = np.array([0, 1, 1, 0, 1, 0, 0, 0, 0, 1], float)
+    assert distances(early, spikes).tolist() == [0, -1, -1]
