@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Iterable
-
-import numpy as np
 
 from espnet_hkd.compare.align import align_reference
 from espnet_hkd.compare.read import EvalSet
 
-# Least and most occurrences; None: no end.
-FREQUENCIES: dict[str, tuple[int, int | None]] = {
+# Least and most occurrences.
+FREQUENCIES: dict[str, tuple[float, float]] = {
     "never": (0, 0),
     "1-3 times": (1, 3),
-    "over 3 times": (4, None),
+    "over 3 times": (4, math.inf),
 }
 
 
@@ -46,11 +45,9 @@ def wrong_by_frequency(
             )
     found = {}
     for name, (least, most) in FREQUENCIES.items():
-        members = [
-            t for t in tokens if least <= seen[t] <= (np.inf if most is None else most)
-        ]
+        members = [token for token in tokens if least <= seen[token] <= most]
         found[name] = (
-            sum(tokens[t] for t in members),
-            [sum(counter[t] for t in members) for counter in wrong],
+            sum(tokens[token] for token in members),
+            [sum(counter[token] for token in members) for counter in wrong],
         )
     return found

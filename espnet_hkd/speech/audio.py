@@ -35,7 +35,6 @@ logger = logging.getLogger(__name__)
 FRAME_SECONDS = 0.02
 WINDOW_SECONDS = 0.3
 
-
 # Rates of recordings and models that have been told of: a folder has many of a kind.
 _told: set[tuple[float, int]] = set()
 

@@ -101,8 +101,8 @@ for seed in ${seeds}; do
     for system in ${systems}; do
         describe "${system}"
         tag=${trained}_seed${seed}
-        train_start "${start}"
-        describe "${system}"
+        # In a shell of its own: it describes another system.
+        (train_start "${start}")
         train "${tag}" "${epochs}" "exp/asr_${start}/${average}" \
             "--seed ${seed} ${schedule} ${changes}"
         [ "${stop_after}" != train ] || continue
