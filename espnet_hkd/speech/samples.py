@@ -36,12 +36,16 @@ def as_array(audio: Any) -> np.ndarray:
             remedy="for a tensor: tensor.float().cpu().numpy()",
         ) from error
     if samples.ndim not in (1, 2) or samples.dtype.kind not in "fi":
+        remedy = "give a path, an audio file's bytes, or samples; several as a list"
+        if samples.dtype.kind == "u":
+            remedy = "an audio file's bytes: array.tobytes(); unsigned samples of 8 "
+            remedy += "bits: (array - 128.0) / 128"
         raise DataError(
             "the array is not audio",
             got=f"{samples.dtype} of shape {samples.shape}",
             wanted="floats in [-1, 1] or signed integers, of shape (samples,) or "
             "(samples, channels)",
-            remedy="convert it; unsigned bytes, for example, by (array - 128.0) / 128",
+            remedy=remedy,
         )
     if samples.ndim == 2 and 0 < samples.shape[0] < samples.shape[1]:
         raise DataError(
