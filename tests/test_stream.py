@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import re
 import sys
 import weakref
 
@@ -71,6 +72,20 @@ def test_a_bad_recording_is_its_error_and_the_rest_goes_on():
     found = list(run([[1.0], [1.0, bad], [1.0, 9.0, bad], [2.0]]))
     assert [number for number, _ in found] == [0, 1, 2, 3]
     assert [each is bad for _, each in found] == [False, True, True, False]
+
+
+def test_what_needs_no_decoding_comes_out_at_once():
+    bad = DataError("torn", got="1", wanted="2", remedy="3")
+    taken = []
+
+    def recordings():
+        for number, each in enumerate([[bad], [0.5], [3.5], [bad], [1.0]]):
+            taken.append(number)
+            yield each
+
+    found = [(number, len(taken)) for number, _ in run(recordings())]
+    # The second and the third are decoded together, when these are enough.
+    assert found == [(0, 1), (1, 3), (2, 3), (3, 4), (4, 5)]
 
 
 def test_no_more_is_read_than_a_few_batches_ahead():
@@ -143,6 +158,14 @@ def test_stream_gives_what_a_list_gives(recognizer, tmp_path):
         recognizer(recordings, sample_rate=RATE)
     with pytest.raises(ConfigError, match="beam"):
         recognizer.stream([], beam=0)
+
+
+def test_a_list_of_numbers_is_one_recording(recognizer):
+    samples = (speech(1.0) * 2**15).astype(int)
+    (expected,) = recognizer(samples, sample_rate=RATE)
+    for given in (samples.tolist(), tuple(samples), [samples.tolist()]):
+        assert recognizer(given, sample_rate=RATE) == [expected]
+    assert recognizer([]) == []
 
 
 def test_words_of_characters_are_those_of_the_text(recognizer):
@@ -252,6 +275,7 @@ def folder(tmp_path):
 
 def test_command_line_names_files_and_ends_with_status_one(exp, folder, capsys):
     (folder / "b" / "torn.wav").write_bytes(b"RIFF")
+    (folder / "b" / "phone.M4A").write_bytes(b"\0\0\0\x20ftypM4A \0\0\0\0")
     with pytest.raises(SystemExit) as end:
         main([str(exp), str(folder), "--format", "json", "--beam", "2"])
     assert end.value.code == 1
@@ -259,6 +283,7 @@ def test_command_line_names_files_and_ends_with_status_one(exp, folder, capsys):
     names = [json.loads(line)["audio"] for line in out.splitlines()]
     assert names == [str(folder / "a/rec.wav"), str(folder / "b/rec.wav")]
     assert "torn.wav cannot be read" in err
+    assert re.search(r"phone\.M4A cannot be read(.|\n)*ffmpeg -i .*phone\.M4A", err)
 
 
 @pytest.mark.parametrize("form", ["ctm", "srt", "textgrid"])
@@ -287,6 +312,33 @@ def test_command_line_reads_tables_and_lists(exp, folder, capsys, monkeypatch):
     main([str(exp), str(folder), "--format", "srt", "--beam", "1"])
     heads = [x for x in capsys.readouterr().out.splitlines() if x.startswith("==>")]
     assert heads == [f"==> {folder}/{x}/rec.wav <==" for x in "ab"]
+
+
+def test_recordings_of_one_name_never_overwrite_each_other(exp, folder, capsys):
+    soundfile.write(folder / "a_rec.wav", speech(1.0), RATE)
+    names = ("a/rec.wav", "b/rec.wav", "a_rec.wav")
+    for scp, wave in (("1.scp", "a/rec.wav"), ("2.scp", "b/rec.wav")):
+        (folder / scp).write_text(f"utt {folder / wave}")
+    given = [str(folder / name) for name in (*names, "1.scp", "2.scp")]
+    out = folder / "out"
+    main([str(exp), *given, "--format", "ctm", "--out", str(out), "--beam", "1"])
+    stems = ["a_rec", "a_rec#2", "b_rec", "utt", "utt#2"]
+    assert sorted(path.stem for path in out.iterdir()) == stems
+    main([str(exp), *given[3:], "--format", "ctm", "--beam", "1"])
+    rows = capsys.readouterr().out.splitlines()
+    assert list(dict.fromkeys(row.split()[0] for row in rows)) == ["utt", "utt#2"]
+    assert rows == [row for s in stems[3:] for row in lines_of(out / f"{s}.ctm")]
+
+
+def lines_of(path):
+    return path.read_text(encoding="utf-8").splitlines()
+
+
+def test_command_line_refuses_an_empty_list(exp, monkeypatch):
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(b"\n\n")))
+    with pytest.raises(SystemExit) as end:
+        main([str(exp), "-"])
+    assert "no file in the list" in str(end.value.code)
 
 
 @pytest.mark.parametrize(

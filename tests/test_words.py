@@ -136,6 +136,15 @@ def test_a_caption_ends_at_a_pause_and_a_word_too_long_stands_alone():
     assert said == [["A", "B"], ["C", "X" * 100]]
 
 
+def test_lines_break_between_words_and_a_word_of_minutes_is_not_shown_for_minutes():
+    # Two words of 30 and one of 4 characters: the middle of the text is in a word.
+    words = [("\u4eca" * 30, 0.0, 1.0, 1.0), ("\u5929" * 30, 1.0, 2.0, 1.0)]
+    words.append(("\u597d" * 4, 2.0, 90.0, 1.0))
+    shown = FORMATS["srt"]("x", transcript_of(words)).split("\n")
+    assert shown[2:4] == ["\u4eca" * 30, "\u5929" * 30]
+    assert shown[6:8] == ["00:00:02,000 --> 00:00:09,000", "\u597d" * 4]
+
+
 def test_textgrid_names_every_moment():
     quoted = transcript_of([('"A"', 0.5, 1.0, 1.0), ("B", 1.25, 1.5, 1.0)])
     shown = FORMATS["textgrid"]("x", quoted)
@@ -157,6 +166,8 @@ def test_textgrid_names_every_moment():
         (["rec.wav", "a/rec.wav"], ["rec", "a/rec"]),
         (["rec.wav", "rec.flac"], ["rec.wav", "rec.flac"]),
         (["rec.wav", "rec.wav"], ["rec.wav", "rec.wav#2"]),
+        (["a/rec.wav", "b/rec.wav", "a_rec.wav"], ["a/rec", "b/rec", "a_rec#2"]),
+        (["a b.wav", "a_b.wav", "a_b#2.wav"], ["a b", "a_b#2", "a_b#2#2"]),
         (["/rec.wav"], ["rec"]),
         (["you.are.here.wav"], ["you.are.here"]),
         ([], []),

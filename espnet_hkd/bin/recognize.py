@@ -22,11 +22,19 @@ from typing import Any, NamedTuple
 from espnet_hkd.bin.command import Parser, Switch
 from espnet_hkd.errors import DataError, HKDError
 from espnet_hkd.files import read_table
-from espnet_hkd.speech.formats import FORMATS, NAMED, SUFFIXES, distinct_names
+from espnet_hkd.speech.formats import (
+    FORMATS,
+    NAMED,
+    SUFFIXES,
+    distinct_names,
+    file_stem,
+    numbered,
+)
 
-# What libsndfile reads, by the endings in use.
+# What libsndfile reads, by the endings in use, and what it does not: in a folder these
+# are named with the way to convert them.
 ENDINGS = (".wav", ".flac", ".ogg", ".oga", ".opus", ".mp3", ".aiff", ".aif", ".au")
-ENDINGS += (".caf", ".sph", ".w64", ".snd")
+ENDINGS += (".caf", ".sph", ".w64", ".snd", ".m4a", ".aac", ".wma", ".amr", ".webm")
 
 
 class Input(NamedTuple):
@@ -111,9 +119,10 @@ def find_inputs(given: Sequence[str]) -> Iterable[Input]:
             found += [(value, id) for id, value in read_table(path).items()]
         else:
             found.append((argument, None))
-    shorts = distinct_names([name_of(path) if id is None else id for path, id in found])
+    names = iter(distinct_names([name_of(path) for path, id in found if id is None]))
+    shorts = numbered(next(names) if id is None else id for _, id in found)
     return [
-        Input(path, name_of(path) if id is None else id, short if id is None else id)
+        Input(path, name_of(path) if id is None else short, short)
         for (path, id), short in zip(found, shorts, strict=True)
     ]
 
@@ -133,10 +142,19 @@ def _in_folder(folder: Path) -> list[str]:
 def _listed(lines: Iterable[bytes]) -> Iterator[Input]:
     from espnet_hkd.speech.sources import name_of
 
+    empty = True
     for number, line in enumerate(lines, 1):
         path = os.fsdecode(line.rstrip(b"\r\n"))
         if path:
+            empty = False
             yield Input(path, name_of(path), f"{number:06}-{Path(name_of(path)).stem}")
+    if empty:
+        raise DataError(
+            "there is no file in the list on standard input",
+            got="nothing but empty lines",
+            wanted="a file on each line",
+            remedy="look at what makes the list",
+        )
 
 
 def _writer(form: str, out: Path | None, several: bool) -> Callable[[Input, Any], None]:
@@ -156,7 +174,7 @@ def _writer(form: str, out: Path | None, several: bool) -> Callable[[Input, Any]
 
     def save(source: Input, transcript: Any) -> None:
         assert out is not None
-        path = out / (source.short.replace("/", "_").lstrip("_") + SUFFIXES[form])
+        path = out / (file_stem(source.short) + SUFFIXES[form])
         lines = write(source.short, transcript)
         try:
             out.mkdir(parents=True, exist_ok=True)

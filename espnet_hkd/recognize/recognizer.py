@@ -12,6 +12,7 @@ import numpy as np
 import torch
 
 from espnet_hkd.border.quiet import import_attention
+from espnet_hkd.checks import is_number
 from espnet_hkd.errors import (
     CheckpointError,
     ConfigError,
@@ -419,7 +420,9 @@ class Recognizer:
 
 
 def _as_list(audio: Any) -> list[Any]:
-    return list(audio) if isinstance(audio, list | tuple) else [audio]
+    """Recordings; a list of numbers is one recording's samples."""
+    several = isinstance(audio, list | tuple) and not any(map(is_number, audio[:1]))
+    return list(audio) if several else [audio]
 
 
 def _build(

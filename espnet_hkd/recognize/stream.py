@@ -65,6 +65,8 @@ def transcribe(
             recording.error = error
             waiting = [each for each in waiting if each[0] is not recording]
         recording.complete = True
+        # An error has nothing to wait for, nor has what was decoded just now.
+        yield from _finished(pending)
     _decode(waiting, decode)
     yield from _finished(pending)
 

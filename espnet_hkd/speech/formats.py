@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import PurePath
 from typing import Any
 
 from espnet_hkd.speech.records import Transcript, WordTime
-from espnet_hkd.speech.words import is_unspaced, join_words
+from espnet_hkd.speech.words import join_words
 
 # What fits on a screen and can be read, as broadcasters have it.
 LINE = 42
@@ -36,8 +37,7 @@ def as_ctm(name: str, transcript: Transcript) -> str:
 
     Words do not overlap, also after rounding to hundredths of a second.
     """
-    # White space separates the columns.
-    recording = "_".join(name.split()) or "audio"
+    recording = _one_word(name)
     lines, last = [], 0
     for word in transcript.words:
         start = max(round(100 * word.start), last)
@@ -52,8 +52,7 @@ def as_ctm(name: str, transcript: Transcript) -> str:
 def as_srt(name: str, transcript: Transcript) -> str:
     """SubRip captions."""
     return "\n".join(
-        f"{number}\n{_clock(words[0].start, ',')} --> {_clock(words[-1].end, ',')}\n"
-        f"{_wrap(words)}\n"
+        f"{number}\n{_clocks(words, ',')}\n{_wrap(words)}\n"
         for number, words in enumerate(captions(transcript.words), 1)
     )
 
@@ -61,8 +60,7 @@ def as_srt(name: str, transcript: Transcript) -> str:
 def as_vtt(name: str, transcript: Transcript) -> str:
     """WebVTT captions."""
     cues = (
-        f"\n{_clock(words[0].start, '.')} --> {_clock(words[-1].end, '.')}\n"
-        f"{_escape(_wrap(words))}\n"
+        f"\n{_clocks(words, '.')}\n{_escape(_wrap(words))}\n"
         for words in captions(transcript.words)
     )
     return "WEBVTT\n" + "".join(cues)
@@ -154,7 +152,7 @@ def distinct_names(paths: Sequence[str]) -> list[str]:
             PurePath(*part[-deep:]).with_suffix("").as_posix() if part else ""
             for part, deep in zip(parts, depth, strict=True)
         ]
-        again = {name for name in names if names.count(name) > 1}
+        again = {name for name, times in Counter(names).items() if times > 1}
         grown = [
             min(deep + 1, len(part)) if name in again else deep
             for name, part, deep in zip(names, parts, depth, strict=True)
@@ -163,16 +161,40 @@ def distinct_names(paths: Sequence[str]) -> list[str]:
             break
         depth = grown
     # The same file twice, or the same name with two endings.
-    names = [
+    return numbered(
         PurePath(path).as_posix() if name in again else name
         for path, name in zip(paths, names, strict=True)
-    ]
-    seen: dict[str, int] = {}
-    for place, name in enumerate(names):
-        seen[name] = seen.get(name, 0) + 1
-        if seen[name] > 1:
-            names[place] = f"{name}#{seen[name]}"
-    return names
+    )
+
+
+def numbered(names: Iterable[str]) -> list[str]:
+    """The names, with a number where one in CTM or as a file's would be as another.
+
+    Example:
+        >>> numbered(["a/rec", "b/rec", "a_rec", "b/rec"])
+        ['a/rec', 'b/rec', 'a_rec#2', 'b/rec#2']
+    """
+    numbers: Counter[str] = Counter()
+    taken: set[str] = set()
+    found = []
+    for name in names:
+        new = name
+        while (shown := _one_word(file_stem(new))) in taken:
+            numbers[name] += 1
+            new = f"{name}#{numbers[name] + 1}"
+        taken.add(shown)
+        found.append(new)
+    return found
+
+
+def file_stem(name: str) -> str:
+    """A recording's name as that of a file."""
+    return name.replace("/", "_").lstrip("_")
+
+
+def _one_word(name: str) -> str:
+    """Without white space, which separates the columns of CTM."""
+    return "_".join(name.split()) or "audio"
 
 
 def _lines(words: Sequence[WordTime]) -> list[str]:
@@ -189,20 +211,24 @@ def _lines(words: Sequence[WordTime]) -> list[str]:
 
 def _wrap(words: Sequence[WordTime]) -> str:
     """A caption, broken into two lines of about the same length where it must be."""
-    text = join_words(word.word for word in words)
-    if len(text) <= LINE:
+    said = [word.word for word in words]
+    if len(text := join_words(said)) <= LINE:
         return text
-    places = [
-        place
-        for place in range(1, len(text))
-        if text[place] == " "
-        or (text[place - 1] != " " and (is_unspaced(text[place - 1])))
+    pairs = [
+        (join_words(said[:place]), join_words(said[place:]))
+        for place in range(1, len(said))
     ]
-    for place in sorted(places, key=lambda place: abs(2 * place - len(text))):
-        pair = (text[:place].strip(), text[place:].strip())
-        if max(map(len, pair)) <= LINE:
-            return "\n".join(pair)
-    return "\n".join(_lines(words))
+    fitting = [pair for pair in pairs if max(map(len, pair)) <= LINE]
+    if not fitting:
+        return "\n".join(_lines(words))
+    return "\n".join(min(fitting, key=lambda pair: abs(len(pair[0]) - len(pair[1]))))
+
+
+def _clocks(words: Sequence[WordTime], point: str) -> str:
+    """When a caption is shown: as long as its words last, a very long word less."""
+    start = words[0].start
+    end = min(words[-1].end, start + CAPTION_SECONDS)
+    return f"{_clock(start, point)} --> {_clock(end, point)}"
 
 
 def _clock(seconds: float, point: str) -> str:
