@@ -334,6 +334,29 @@ def lines_of(path):
     return path.read_text(encoding="utf-8").splitlines()
 
 
+def test_command_line_writes_what_a_terminal_of_ascii_can_show(
+    exp, folder, monkeypatch
+):
+    path = (folder / "a" / "rec.wav").rename(folder / "\u4f60.wav")
+    shown = io.TextIOWrapper(io.BytesIO(), encoding="ascii")
+    monkeypatch.setattr(sys, "stdout", shown)
+    main([str(exp), str(path), "--beam", "1"])
+    shown.seek(0)
+    assert shown.read().startswith(f"{folder}/\\u4f60.wav ")
+
+
+def test_command_line_shows_progress_on_a_terminal_only(
+    exp, folder, capsys, monkeypatch
+):
+    main([str(exp), str(folder), "--beam", "1"])
+    assert "file" not in capsys.readouterr().err
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
+    main([str(exp), str(folder), "--beam", "1"])
+    out, err = capsys.readouterr()
+    assert "| 0/2 [" in err and "| 2/2 [" in err
+    assert "/2" not in out
+
+
 def test_command_line_refuses_an_empty_list(exp, monkeypatch):
     monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(b"\n\n")))
     with pytest.raises(SystemExit) as end:

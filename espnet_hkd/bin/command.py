@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import io
 import os
 import re
 import sys
@@ -50,8 +51,11 @@ class Parser(argparse.ArgumentParser):
     def report_errors(self) -> Iterator[None]:
         """End the program with status 1 and our error's text on standard error.
 
-        A reader that has had enough, such as `head`, ends it in silence.
+        A reader that has had enough, such as `head`, ends it in silence. What the
+        encoding of standard output lacks is written as `\\u4f60`.
         """
+        if isinstance(sys.stdout, io.TextIOWrapper):
+            sys.stdout.reconfigure(errors="backslashreplace")
         try:
             yield
             sys.stdout.flush()
