@@ -394,7 +394,11 @@ class CIFScorer(BatchScorerInterface):
         Two habits of `BatchBeamSearch`. It always fills its beam, with forbidden
         hypotheses when fewer are possible, and these go on when all others have
         ended: one step after the longest possible hypothesis they are made to fill the
-        beam, at the next all of them end. And with `maxlenratio: 0.0` it appends
+        beam, at the next all of them end. Scores cannot save that step. A search of
+        beam K whose N live hypotheses are fewer takes K tokens of them all the same,
+        of which at most N end it, one of each: the K - N others live on, until N is K
+        for once. A real end cannot wait for that either: the only token that a text
+        may hold for nothing, the blank, is impossible to CTC. And with `maxlenratio: 0.0` it appends
         end-of-sentence at step T whatever came, so that a hypothesis that has just
         ended would end twice: there the blank, which `asr_inference` removes from its
         texts, stands for the first end-of-sentence.

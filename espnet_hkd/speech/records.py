@@ -10,7 +10,7 @@ if TYPE_CHECKING:
 
 
 class TokenTime(NamedTuple):
-    """One token and the stretch of audio that was integrated into it.
+    """One token and when it was said, by CTC's alignment of the text or by its mass.
 
     Attributes:
         symbol: As in the token list.
