@@ -33,6 +33,7 @@ from espnet_hkd.cif import FiredTokens, WeightPredictor
 from espnet_hkd.nets.emissions import expected_emissions
 from espnet_hkd.nets.gate import speech_gate
 from espnet_hkd.nets.scoring import CIFScorer, ScoringOptions
+from espnet_hkd.nets.stretches import round_stretches, scale_stretches, usable
 from espnet_hkd.nets.void_options import DECODER
 
 
@@ -151,6 +152,10 @@ class CIFDecoder(AbsDecoder, CIFScorer):
             is expected to begin at each frame (`nets.emissions`), rather than of
             `initial_weight`, which then says nothing; no gradient reaches CTC by it.
             For an encoder that CTC has taught before. False, as published.
+        valley: Weight below which a frame lies between tokens; in decoding the mass
+            between two such is rounded to whole tokens (`nets.stretches`), so that what
+            one token lacks does not shift those behind it, and `count_search` is the
+            number of places where both ways are tried. 0, as published: no rounding.
         times: What tells when tokens were said: "ctc", the CTC's spikes, where there is
             a CTC; or "cif", the weights.
         time_shift: Seconds from the middle of a token's spike or mass to its begin;
@@ -180,6 +185,7 @@ class CIFDecoder(AbsDecoder, CIFScorer):
         ctc_gate: float = 0.0,
         ctc_gate_reach: int = 12,
         ctc_prior: bool = False,
+        valley: float = 0.0,
         times: str = "ctc",
         time_shift: float = 0.0,
         **unknown: Any,
@@ -226,6 +232,7 @@ class CIFDecoder(AbsDecoder, CIFScorer):
             dropout_rate=dropout_rate,
             floor=weight_floor,
         )
+        self.valley = check_number("decoder_conf.valley", valley, least=0.0, below=1.0)
         self.embed = torch.nn.Embedding(vocab_size, size)
         torch.nn.init.normal_(self.embed.weight, std=size**-0.5)
         self.linear_in = torch.nn.Linear(2 * size, size, bias=False)
@@ -301,14 +308,39 @@ class CIFDecoder(AbsDecoder, CIFScorer):
             max_tokens: Width of the result, where it is known.
             tail: None: the decoder's own.
         """
+        weights = self.predict_weights(hidden, lengths)
+        tail = self.tail if tail is None else tail
+        if self.valley > 0:
+            weights, counts = self._nearest_rounding(weights, targets, tail)
+            targets = counts if targets is None else targets
         return self._integrate(
-            hidden,
-            self.predict_weights(hidden, lengths),
-            lengths,
-            self.tail if tail is None else tail,
-            targets=targets,
-            max_tokens=max_tokens,
+            hidden, weights, lengths, tail, targets=targets, max_tokens=max_tokens
         )
+
+    def count(self, weights: torch.Tensor) -> torch.Tensor:
+        """Tokens (B,) that decoding would fire from weights (B, T)."""
+        if self.valley > 0:
+            return round_stretches(weights, self.valley, tail=self.tail).tokens[:, 0]
+        mass = usable(weights).sum(1)
+        whole = (mass + 1 - self.threshold).floor()
+        return whole + (mass - whole > self.tail)
+
+    def _nearest_rounding(
+        self, weights: torch.Tensor, targets: torch.Tensor | None, tail: float
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Weights (B, T) rounded by stretches, and their sums (B,).
+
+        Of the ways that a search looks at, that whose sum is nearest to `targets` (B,).
+        """
+        doubts = 0 if targets is None else self.count_search
+        ways = round_stretches(weights, self.valley, doubts=doubts, tail=tail)
+        best = torch.zeros_like(ways.tokens[:, 0])
+        if targets is not None:
+            off = (ways.tokens - targets.to(best)[:, None]).abs()
+            # The sums first, then how much was changed for them: less than T.
+            best = (off * weights.size(1) + ways.apart).argmin(1)
+        row = torch.arange(len(weights), device=weights.device)
+        return ways.weights[row, best], ways.tokens[row, best]
 
     def forward_tokens(
         self, fired_states: torch.Tensor, ys_in: torch.Tensor
@@ -359,12 +391,19 @@ class CIFDecoder(AbsDecoder, CIFScorer):
         lengths: torch.Tensor,
         ys_in: torch.Tensor,
         targets: torch.Tensor,
+        stretches: torch.Tensor | None = None,
     ) -> DecoderOutput:
-        """As `forward`, with everything that the losses need."""
+        """As `forward`, with everything that the losses need.
+
+        `stretches` (B, T): the token of each frame, if each is to have its own mass.
+        """
         weights = self.predict_weights(hidden, lengths)
+        scaled = weights
+        if stretches is not None:
+            scaled = scale_stretches(weights, stretches, targets)
         fired = self._integrate(
             hidden,
-            weights,
+            scaled,
             lengths,
             self.tail,
             targets=targets,

@@ -22,6 +22,7 @@ from espnet_hkd.nets.distillation import Distillation
 from espnet_hkd.nets.lexicon import LexiconCTC
 from espnet_hkd.nets.loading import announce_loading, check_weights
 from espnet_hkd.nets.own_mass import own_mass
+from espnet_hkd.nets.stretches import stretch_quantity_loss, token_stretches
 from espnet_hkd.nets.void_options import MODEL
 
 PARENT_OPTIONS = (
@@ -72,6 +73,10 @@ class CIFASRModel(Distillation, ESPnetASRModel):
         count_align_weight: Weight of the CIF's running sum against the number of labels
             that CTC expects to have begun, frame by frame; beyond the paper.
         count_align_steps: Training steps after which it ends; 0: never.
+        token_scaling: Share of the training's utterances whose weights are scaled
+            token by token: each has mass 1 in its own stretch of frames by CTC's
+            alignment of the transcript, and the quantity loss asks for that. 0, as
+            published: the weights are scaled to the utterance's number of tokens.
         acd_weight: Weight of the acoustic contrastive distillation; 0: no head.
         acd_temperature: Divides the cosines.
         acd_negatives: Negatives drawn per token, or "all".
@@ -125,6 +130,7 @@ class CIFASRModel(Distillation, ESPnetASRModel):
         quantity_weight: float = 1.0,
         count_align_weight: float = 0.0,
         count_align_steps: int = 0,
+        token_scaling: float = 0.0,
         acd_weight: float = 0.0,
         acd_temperature: float = 0.02,
         acd_negatives: int | str = 700,
@@ -223,12 +229,17 @@ class CIFASRModel(Distillation, ESPnetASRModel):
         self.count_align_steps = check_whole(
             "model_conf.count_align_steps", count_align_steps, least=0
         )
-        if self.count_align_weight > 0 and ctc_weight == 0:
+        self.token_scaling = check_number(
+            "model_conf.token_scaling", token_scaling, least=0, most=1
+        )
+        supervised = self.count_align_weight > 0 or self.token_scaling > 0
+        if supervised and ctc_weight == 0:
             raise ConfigError(
                 "CTC cannot supervise the weights of a model without CTC",
-                got=f"count_align_weight {count_align_weight}, ctc_weight 0",
+                got=f"count_align_weight {count_align_weight}, token_scaling "
+                f"{token_scaling}, ctc_weight 0",
                 wanted="a ctc_weight above 0",
-                remedy="set it, or set count_align_weight to 0",
+                remedy="set it, or set count_align_weight and token_scaling to 0",
             )
         # The number of this training step, also on the host: None after loading.
         self._step: int | None = 0
@@ -270,19 +281,24 @@ class CIFASRModel(Distillation, ESPnetASRModel):
         hidden, inner, lengths = self._encode_layers(speech, speech_lengths)
         ys_in, ys_out = self.add_sos_eos(text, text_lengths)
         targets = text_lengths + 1
-        output = self.decoder.teacher_forced(hidden, lengths, ys_in, targets)
+        counts = self._expected_counts(hidden, lengths, text, text_lengths)
+        stretches = self._stretches(counts, targets, ys_in.size(1))
+        output = self.decoder.teacher_forced(hidden, lengths, ys_in, targets, stretches)
         valid = ys_out != self.ignore_id
 
         att = label_smoothed_cross_entropy(output.logits, ys_out, self.lsm_weight)
         ctc, infeasible, best = self._ctc_term(hidden, lengths, text, text_lengths)
-        quantity = quantity_loss(output.fired.mass, targets)
+        if stretches is None:
+            quantity = quantity_loss(output.fired.mass, targets)
+        else:
+            quantity = stretch_quantity_loss(
+                output.weights, stretches, targets, ys_in.size(1)
+            )
         selection = self.select(ys_out, kwargs)
         acd, acc_acd, lrd = self.distillation_terms(output, selection)
         lexicon = self._lexicon_term(inner, lengths, text)
         ramp = self._ramp()
-        align = self._alignment_term(
-            hidden, lengths, output.weights, text, text_lengths
-        )
+        align = self._alignment_term(output.weights, counts, lengths)
         extra, extra_lrd = self.extra_terms(output, ys_out, kwargs, selection)
 
         tokens = targets.sum()
@@ -296,7 +312,7 @@ class CIFASRModel(Distillation, ESPnetASRModel):
             + self.extra_weight * (extra + ramp * self.lrd_weight * extra_lrd)
             + self.lexicon_weight * lexicon
         ) / tokens
-        fired = self._count_tokens(output.fired.mass)
+        fired = self.decoder.count(output.weights.detach())
         correct = (output.logits.argmax(-1) == ys_out) & valid
         stats = {
             "loss": loss,
@@ -369,11 +385,6 @@ class CIFASRModel(Distillation, ESPnetASRModel):
         ys_in = torch.nn.functional.pad(text, (1, 0), value=self.sos)
         return ys_in.masked_fill(position > length, self.eos), ys_out
 
-    def _count_tokens(self, mass: torch.Tensor) -> torch.Tensor:
-        """Tokens (B,) that decoding would fire from weights of this sum (B,)."""
-        whole = (mass.detach() + 1 - self.decoder.threshold).floor()
-        return whole + (mass.detach() - whole > self.decoder.tail)
-
     def _count_step(self) -> None:
         """Count a training step; waits for the device only once after loading."""
         if self._step is None:
@@ -428,23 +439,50 @@ class CIFASRModel(Distillation, ESPnetASRModel):
         losses = [self.lexicon_ctc(frames, lengths, text) for frames in inner]
         return torch.stack(losses).mean()
 
-    def _alignment_term(
+    def _expected_counts(
         self,
         hidden: torch.Tensor,
         lengths: torch.Tensor,
-        weights: torch.Tensor,
         text: torch.Tensor,
         text_lengths: torch.Tensor,
+    ) -> torch.Tensor | None:
+        """Labels (B, T) that CTC expects to have begun; None where nobody asks."""
+        scales = self.token_scaling > 0 and self.training
+        if not scales and not self._aligns():
+            return None
+        with torch.no_grad():
+            return ctc_expected_counts(
+                self.ctc.log_softmax(hidden),
+                lengths,
+                text,
+                text_lengths,
+                blank=self.blank_id,
+            )
+
+    def _stretches(
+        self, counts: torch.Tensor | None, targets: torch.Tensor, tokens: int
+    ) -> torch.Tensor | None:
+        """The token of each frame (B, T), in utterances that are scaled by tokens.
+
+        In the others, one stretch for all.
+        """
+        if counts is None or self.token_scaling == 0 or not self.training:
+            return None
+        chosen = torch.rand(len(counts), 1, device=counts.device) < self.token_scaling
+        stretches = token_stretches(counts, targets, tokens)
+        return torch.where(chosen, stretches, 0)
+
+    def _aligns(self) -> bool:
+        """Whether the alignment's loss counts, in this step."""
+        ended = 0 < self.count_align_steps < (self._step or 0)
+        return self.count_align_weight > 0 and not (ended and self.training)
+
+    def _alignment_term(
+        self, weights: torch.Tensor, counts: torch.Tensor | None, lengths: torch.Tensor
     ) -> torch.Tensor:
         """Sum over utterances of how far the weights run from what CTC expects."""
-        ended = 0 < self.count_align_steps < (self._step or 0)
-        if self.count_align_weight == 0 or (ended and self.training):
-            return torch.zeros((), device=text.device)
-        with torch.no_grad():
-            logp = self.ctc.log_softmax(hidden)
-            counts = ctc_expected_counts(
-                logp, lengths, text, text_lengths, blank=self.blank_id
-            )
+        if counts is None or not self._aligns():
+            return torch.zeros((), device=weights.device)
         return count_alignment_loss(weights, counts, lengths)
 
 

@@ -1,9 +1,10 @@
 """What beam search asks of the CIF decoder: scores of the next token, and the counts.
 
 The number of tokens is a latent variable. With `count_search` C a hypothesis is scored
-under K = 2 C + 1 counts at once, else under one, and what the search sees is their
-mixture. A count that the tokens so far have made all but impossible is not computed any
-more.
+under K counts at once, else under one, and what the search sees is their mixture: K is
+2 C + 1, up to C tokens more and fewer; or, where the weights are rounded by stretches,
+2 ** C, with one token more or less at each of the C most doubtful places. A count that
+the tokens so far have made all but impossible is not computed any more.
 
 Letters: B utterances, T encoder frames, U tokens, D width, V vocabulary, N hypotheses,
 K counts, M pairs of a hypothesis and a count that is still possible, L layers, H heads,
@@ -21,6 +22,7 @@ from espnet2.legacy.nets.scorer_interface import BatchScorerInterface
 
 from espnet_hkd.cif import FiredTokens, integrate_and_fire
 from espnet_hkd.errors import SearchError
+from espnet_hkd.nets.stretches import round_stretches
 
 # Large finite numbers: added up over many steps they can never become NaN. ESPnet
 # gives -1e10 to hypotheses that have ended and to what its CTC never says; what is
@@ -116,11 +118,24 @@ def _pairs(possible: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     return hypothesis, count
 
 
+def _prior(
+    counts: torch.Tensor, apart: torch.Tensor, silent: torch.Tensor, penalty: float
+) -> torch.Tensor:
+    """Log probabilities (B, K) of counts that are `apart` from the weights' sums.
+
+    Silence (B, 1) stays silent, and speech is never made silent.
+    """
+    possible = torch.where(silent, counts == 0, counts > 0) & apart.isfinite()
+    prior = (-penalty * apart.float()).masked_fill(~possible, FORBIDDEN)
+    return prior.log_softmax(-1)
+
+
 class CIFScorer(BatchScorerInterface):
     """The scoring half of `CIFDecoder`, which says how one position is computed."""
 
     # Given by the decoder.
     threshold: float
+    valley: float
     blank: int
     unk: int | None
     eos: int
@@ -138,44 +153,76 @@ class CIFScorer(BatchScorerInterface):
         """Fire hidden (B, T, D) of lengths (B,) under each count to be tried."""
         options = options or self.options
         weights = self.predict_weights(hidden, lengths)
-        fired = self._integrate(hidden, weights, lengths, options.tail)
-        reach = options.count_search
-        if reach == 0:
-            states, counts = fired.states, fired.lengths[:, None].to(hidden.device)
-            prior = torch.zeros_like(counts, dtype=torch.float32)
-            longest = counts[:, 0]
-        else:
-            # Scaled as in training, also to the count that the weights say themselves.
-            offset = torch.arange(-reach, reach + 1, device=hidden.device)
-            counts = fired.lengths[:, None].to(hidden.device) + offset  # (B, K)
-            cost = options.count_penalty * (counts - fired.mass[:, None]).abs()
-            # Silence stays silent, and speech is never made silent.
-            silent = fired.lengths[:, None].to(hidden.device) == 0
-            possible = torch.where(silent, counts == 0, counts > 0)
-            prior = (-cost.float()).masked_fill(~possible, FORBIDDEN)
-            longest = counts.masked_fill(~possible, 0).amax(1)
-            prior = prior.log_softmax(-1)
-            each = len(offset)
-            counts = counts.clamp(min=0)
-            states = self._integrate(
-                hidden.repeat_interleave(each, dim=0),
-                weights.repeat_interleave(each, dim=0),
-                lengths.repeat_interleave(each),
-                options.tail,
-                targets=counts.flatten(),
-            ).states
+        fire = self._fire_stretches if self.valley > 0 else self._fire_sums
+        states, counts, prior = fire(hidden, weights, lengths, options)
+        longest = counts.masked_fill(prior <= POSSIBLE, 0).amax(1)
         # One transfer for all that steers the search.
         most, frames = torch.stack([longest, lengths.to(longest)]).tolist()
         return FiredCounts(
             states, counts, prior, tuple(most), tuple(frames), hidden.size(1), options
         )
 
+    def _fire_sums(
+        self,
+        hidden: torch.Tensor,
+        weights: torch.Tensor,
+        lengths: torch.Tensor,
+        options: ScoringOptions,
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """States, counts and prior, the weights scaled to the counts as a whole."""
+        fired = self._integrate(hidden, weights, lengths, options.tail)
+        lowest = fired.lengths[:, None].to(hidden.device)
+        reach = options.count_search
+        if reach == 0:
+            return fired.states, lowest, torch.zeros_like(lowest, dtype=torch.float32)
+        # Scaled as in training, also to the count that the weights say themselves.
+        counts = lowest + torch.arange(
+            -reach, reach + 1, device=hidden.device
+        )  # (B, K)
+        apart = (counts - fired.mass[:, None]).abs()
+        prior = _prior(counts, apart, lowest == 0, options.count_penalty)
+        counts = counts.clamp(min=0)
+        return self._fire_each(hidden, weights, lengths, counts), counts, prior
+
+    def _fire_stretches(
+        self,
+        hidden: torch.Tensor,
+        weights: torch.Tensor,
+        lengths: torch.Tensor,
+        options: ScoringOptions,
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """The same, each stretch of frames rounded."""
+        ways = round_stretches(
+            weights, self.valley, doubts=options.count_search, tail=options.tail
+        )
+        counts = ways.tokens
+        prior = _prior(counts, ways.apart, counts[:, :1] == 0, options.count_penalty)
+        return self._fire_each(hidden, ways.weights, lengths, counts), counts, prior
+
+    def _fire_each(
+        self,
+        hidden: torch.Tensor,
+        weights: torch.Tensor,
+        lengths: torch.Tensor,
+        counts: torch.Tensor,
+    ) -> torch.Tensor:
+        """Integrate weights (B, T) or (B, K, T), scaled to counts (B, K)."""
+        ways = counts.size(1)
+        if weights.dim() == 2:
+            weights = weights[:, None].expand(-1, ways, -1)
+        return self._integrate(
+            hidden.repeat_interleave(ways, dim=0),
+            weights.flatten(0, 1),
+            lengths.repeat_interleave(ways),
+            targets=counts.flatten(),
+        ).states
+
     def _integrate(
         self,
         hidden: torch.Tensor,
         weights: torch.Tensor,
         lengths: torch.Tensor,
-        tail: float,
+        tail: float = 0.5,
         **tokens: Any,
     ) -> FiredTokens:
         return integrate_and_fire(
@@ -398,10 +445,11 @@ class CIFScorer(BatchScorerInterface):
         beam K whose N live hypotheses are fewer takes K tokens of them all the same,
         of which at most N end it, one of each: the K - N others live on, until N is K
         for once. A real end cannot wait for that either: the only token that a text
-        may hold for nothing, the blank, is impossible to CTC. And with `maxlenratio: 0.0` it appends
-        end-of-sentence at step T whatever came, so that a hypothesis that has just
-        ended would end twice: there the blank, which `asr_inference` removes from its
-        texts, stands for the first end-of-sentence.
+        may hold for nothing, the blank, is impossible to CTC.
+
+        And with `maxlenratio: 0.0` it appends end-of-sentence at step T whatever came,
+        so that a hypothesis that has just ended would end twice: there the blank, which
+        `asr_inference` removes from its texts, stands for the first end-of-sentence.
         """
         late = [step - shared.most[b] for b in utterances]
         final = [step == shared.frames[b] - 1 for b in utterances]

@@ -304,8 +304,11 @@ def _limits(config: dict[str, Any], facts: Facts) -> str:
     corpora = _listed(facts.datasets) or "its training corpus"
     units = {"word": "words", "char": "characters", "bpe": "subword units"}
     kind = units.get(str(config["token_type"]), "tokens")
-    spare = (config.get("decoder_conf") or {}).get("count_search") or 0
+    decoder = config.get("decoder_conf") or {}
+    spare = decoder.get("count_search") or 0
     counted = f"; the search tries up to {spare} more and fewer" if spare else ""
+    if spare and decoder.get("valley"):
+        counted = f"; the search tries one more or fewer at {spare} places"
     return f"""\
 - It writes only what its {len(config["token_list"]):,} {kind} can spell.
 - It knows speech as in {corpora}; other accents, noise and subjects were not tested
