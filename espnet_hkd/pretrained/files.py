@@ -95,7 +95,7 @@ def read_weights(path: Path) -> dict[str, torch.Tensor]:
     # TypeError and ValueError too where it is no dictionary, and torch's own.
     except (NotImplementedError, RuntimeError, TypeError, ValueError) as error:
         raise CheckpointError(
-            f"{path} holds weights that cannot be used, or none",
+            f"{path} holds something else than usable weights",
             got=first_line(error),
             wanted="a name and a tensor of finite numbers for each weight",
             remedy="name a checkpoint of the model with --checkpoint, or copy it again",
