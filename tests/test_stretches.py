@@ -196,7 +196,7 @@ def test_training_with_tokens_of_their_own_learns_and_validation_is_as_published
     assert ours == theirs
 
 
-def test_no_share_of_tokens_scaled_is_the_published_training():
+def test_tokens_of_their_own_change_the_vectors_that_training_sees():
     torch.manual_seed(0)
     batch = make_batch()
     results = []

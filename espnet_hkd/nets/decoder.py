@@ -314,7 +314,12 @@ class CIFDecoder(AbsDecoder, CIFScorer):
             weights, counts = self._nearest_rounding(weights, targets, tail)
             targets = counts if targets is None else targets
         return self._integrate(
-            hidden, weights, lengths, tail, targets=targets, max_tokens=max_tokens
+            hidden,
+            weights,
+            lengths,
+            tail=tail,
+            targets=targets,
+            max_tokens=max_tokens,
         )
 
     def count(self, weights: torch.Tensor) -> torch.Tensor:
@@ -405,7 +410,7 @@ class CIFDecoder(AbsDecoder, CIFScorer):
             hidden,
             scaled,
             lengths,
-            self.tail,
+            tail=self.tail,
             targets=targets,
             max_tokens=int(ys_in.size(1)),
         )

@@ -118,18 +118,6 @@ def _pairs(possible: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     return hypothesis, count
 
 
-def _prior(
-    counts: torch.Tensor, apart: torch.Tensor, silent: torch.Tensor, penalty: float
-) -> torch.Tensor:
-    """Log probabilities (B, K) of counts that are `apart` from the weights' sums.
-
-    Silence (B, 1) stays silent, and speech is never made silent.
-    """
-    possible = torch.where(silent, counts == 0, counts > 0) & apart.isfinite()
-    prior = (-penalty * apart.float()).masked_fill(~possible, FORBIDDEN)
-    return prior.log_softmax(-1)
-
-
 class CIFScorer(BatchScorerInterface):
     """The scoring half of `CIFDecoder`, which says how one position is computed."""
 
@@ -153,80 +141,54 @@ class CIFScorer(BatchScorerInterface):
         """Fire hidden (B, T, D) of lengths (B,) under each count to be tried."""
         options = options or self.options
         weights = self.predict_weights(hidden, lengths)
-        fire = self._fire_stretches if self.valley > 0 else self._fire_sums
-        states, counts, prior = fire(hidden, weights, lengths, options)
-        longest = counts.masked_fill(prior <= POSSIBLE, 0).amax(1)
+        reach = options.count_search
+        states = None
+        # Weights (B, K, T) that sum to the counts (B, K), how far these are from what
+        # the weights say, and where those say silence (B, 1).
+        if self.valley > 0:
+            scaled, counts, apart = round_stretches(
+                weights, self.valley, doubts=reach, tail=options.tail
+            )
+            silent = counts[:, :1] == 0
+        else:
+            fired = self._integrate(hidden, weights, lengths, tail=options.tail)
+            offset = torch.arange(-reach, reach + 1, device=hidden.device)
+            counts = fired.lengths[:, None].to(hidden.device) + offset
+            apart = (counts - fired.mass[:, None]).abs()
+            silent = counts[:, reach, None] == 0
+            # Scaled as in training, also to the count that the weights say themselves,
+            # where there are others.
+            scaled = weights[:, None].expand(-1, len(offset), -1)
+            states = fired.states if reach == 0 else None
+        # Silence stays silent, and speech is never made silent.
+        possible = torch.where(silent, counts == 0, counts > 0) & apart.isfinite()
+        cost = options.count_penalty * apart.float()
+        prior = (-cost).masked_fill(~possible, FORBIDDEN).log_softmax(-1)
+        longest = counts.masked_fill(~possible, 0).amax(1)
+        counts = counts.clamp(min=0)
+        if states is None:
+            each = counts.size(1)
+            states = self._integrate(
+                hidden.repeat_interleave(each, dim=0),
+                scaled.flatten(0, 1),
+                lengths.repeat_interleave(each),
+                targets=counts.flatten(),
+            ).states
         # One transfer for all that steers the search.
         most, frames = torch.stack([longest, lengths.to(longest)]).tolist()
         return FiredCounts(
             states, counts, prior, tuple(most), tuple(frames), hidden.size(1), options
         )
 
-    def _fire_sums(
-        self,
-        hidden: torch.Tensor,
-        weights: torch.Tensor,
-        lengths: torch.Tensor,
-        options: ScoringOptions,
-    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        """States, counts and prior, the weights scaled to the counts as a whole."""
-        fired = self._integrate(hidden, weights, lengths, options.tail)
-        lowest = fired.lengths[:, None].to(hidden.device)
-        reach = options.count_search
-        if reach == 0:
-            return fired.states, lowest, torch.zeros_like(lowest, dtype=torch.float32)
-        # Scaled as in training, also to the count that the weights say themselves.
-        counts = lowest + torch.arange(
-            -reach, reach + 1, device=hidden.device
-        )  # (B, K)
-        apart = (counts - fired.mass[:, None]).abs()
-        prior = _prior(counts, apart, lowest == 0, options.count_penalty)
-        counts = counts.clamp(min=0)
-        return self._fire_each(hidden, weights, lengths, counts), counts, prior
-
-    def _fire_stretches(
-        self,
-        hidden: torch.Tensor,
-        weights: torch.Tensor,
-        lengths: torch.Tensor,
-        options: ScoringOptions,
-    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        """The same, each stretch of frames rounded."""
-        ways = round_stretches(
-            weights, self.valley, doubts=options.count_search, tail=options.tail
-        )
-        counts = ways.tokens
-        prior = _prior(counts, ways.apart, counts[:, :1] == 0, options.count_penalty)
-        return self._fire_each(hidden, ways.weights, lengths, counts), counts, prior
-
-    def _fire_each(
-        self,
-        hidden: torch.Tensor,
-        weights: torch.Tensor,
-        lengths: torch.Tensor,
-        counts: torch.Tensor,
-    ) -> torch.Tensor:
-        """Integrate weights (B, T) or (B, K, T), scaled to counts (B, K)."""
-        ways = counts.size(1)
-        if weights.dim() == 2:
-            weights = weights[:, None].expand(-1, ways, -1)
-        return self._integrate(
-            hidden.repeat_interleave(ways, dim=0),
-            weights.flatten(0, 1),
-            lengths.repeat_interleave(ways),
-            targets=counts.flatten(),
-        ).states
-
     def _integrate(
         self,
         hidden: torch.Tensor,
         weights: torch.Tensor,
         lengths: torch.Tensor,
-        tail: float = 0.5,
         **tokens: Any,
     ) -> FiredTokens:
         return integrate_and_fire(
-            hidden, weights, lengths, threshold=self.threshold, tail=tail, **tokens
+            hidden, weights, lengths, threshold=self.threshold, **tokens
         )
 
     @staticmethod
