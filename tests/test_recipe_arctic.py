@@ -34,7 +34,7 @@ def local():
         name: load_program(RECIPE / "local" / f"{name}.py")
         for name in (
             *("prepare_arctic", "speak_flite", "phones", "extra_text"),
-            "vectors_and_spikes",
+            *("vectors_and_spikes", "ask_teacher"),
         )
     }
     sys.path.remove(str(RECIPE / "local"))
@@ -276,3 +276,22 @@ def test_vectors_are_told_from_their_own_spikes(local):
     assert distances(right, spikes).tolist() == [0, 0, 0]
     early = np.array([0, 1, 1, 0, 1, 0, 0, 0, 0, 1], float)
     assert distances(early, spikes).tolist() == [0, -1, -1]
+
+
+def test_a_language_model_chooses_among_hypotheses(local, tmp_path):
+    """It prefers the shorter word; with weight 1 both choices turn."""
+    ask = local["ask_teacher"]
+    for rank, (texts, score) in enumerate(
+        [(["KEEP IT", "GO HOMES"], "tensor(-2.)"), (["KE IT", "GO HOME"], "-2.5")], 1
+    ):
+        folder = tmp_path / "logdir" / "output.1" / f"{rank}best_recog"
+        folder.mkdir(parents=True)
+        (folder / "text").write_text(f"a {texts[0]}\nb {texts[1]}\n")
+        (folder / "score").write_text(f"a {score}\nb {score}\n")
+    choices = ask.read_choices(tmp_path)
+    assert choices["b"] == ask.Choices(["GO HOMES", "GO HOME"], [-2.0, -2.5])
+    references = {"a": "KEEP IT", "b": "GO HOME"}
+    table = ask.choose(choices, references, lambda text: -len(text), [0.0, 1.0])
+    assert table == ask.Table({0.0: 1, 1.0: 1}, 0, 4)
+    with pytest.raises(DataError, match="nbest 20"):
+        ask.read_choices(tmp_path / "logdir")

