@@ -66,6 +66,26 @@ def test_a_loud_pause_ends_a_quiet_word():
     assert times[0, 1] == pytest.approx(1.04, abs=0.03)
 
 
+def test_what_the_room_lets_hear_in_a_pause_is_not_of_the_word_before_it():
+    """A breath and a knock in a pause of 8 s, which a word ended with before."""
+    samples = words((0.5, 1.0), (4.0, 4.2), (7.5, 7.55), (9.0, 9.5), seconds=10.0)
+    times = spans(np.array([0.5, 9.0]), loudness(samples, RATE), 10.0, 0.0)
+    np.testing.assert_allclose(times[:, 1], [1.04, 9.54], atol=0.02)
+
+
+def test_the_closure_of_a_plosive_does_not_end_a_word():
+    samples = words((0.5, 0.8), (0.98, 1.2), (2.0, 2.4))
+    times = spans(np.array([0.5, 2.0]), loudness(samples, RATE), 3.0, 0.0)
+    assert times[0, 1] == pytest.approx(1.24, abs=0.02)
+
+
+def test_noise_for_half_a_second_after_a_word_is_not_of_it():
+    samples = words((0.5, 0.8))
+    samples[int(0.8 * RATE) :] += words((0, 0.7), seconds=2.2, level=0.01, seed=1)
+    times = spans(np.array([0.5]), loudness(samples, RATE), 1.5, 0.0)
+    assert times[0, 1] == pytest.approx(0.84, abs=0.03)
+
+
 def test_a_word_a_tenth_as_loud_as_the_rest_keeps_its_length():
     samples = words((0.2, 0.8))
     samples[RATE:] += words((0.5, 1.1), seconds=2.0, level=0.01, seed=1)

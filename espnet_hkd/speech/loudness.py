@@ -9,10 +9,15 @@ STEP = 0.01  # seconds
 BELOW_SPEECH = 30.0  # dB
 # or is no more than so much over the quiet ones.
 ABOVE_ROOM = 14.0  # dB
-# In a pause that is louder than the rest of the recording's.
+# In a pause that is louder than the rest of the recording's, by this quantile.
 ABOVE_PAUSE = 6.0  # dB
-# A word with what follows it that is longer than this holds a pause.
-LONG = 1.0  # seconds
+PAUSE_QUANTILE = 0.4
+# A word with what follows it that is longer than this holds a pause. This and the two
+# around it by train_dev of AN4 with pauses.
+LONG = 0.75  # seconds
+# A silence so long ends a word: what is heard behind it, a breath or the room, is not
+# of it. The closure of a plosive is shorter.
+GAP = 0.25  # seconds
 # What the power's fall leaves out of a word; by train_dev of AN4.
 RELEASE = 0.03  # seconds
 # A sound so short after a silence so long is the next word, which begins a bit early.
@@ -56,7 +61,8 @@ def last_sound(
     if not len(part):
         return None
     if len(part) * STEP > LONG:
-        level = max(level, np.quantile(part, 0.25) * _ratio(ABOVE_PAUSE))
+        pause = np.quantile(part, PAUSE_QUANTILE)
+        level = max(level, pause * _ratio(ABOVE_PAUSE))
     loud = np.flatnonzero(part > level)
     after_silence = np.flatnonzero(np.diff(loud, prepend=-1) > ONSET / STEP)
     if len(after_silence):
@@ -65,6 +71,7 @@ def last_sound(
             loud = loud[:onset]
     if not len(loud):
         return None
+    loud = loud[: 1 + np.argmax(np.diff(loud, append=np.inf) > GAP / STEP)]
     return min((first + int(loud[-1]) + 1) * STEP + RELEASE, limit)
 
 
