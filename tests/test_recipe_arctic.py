@@ -292,6 +292,6 @@ def test_a_language_model_chooses_among_hypotheses(local, tmp_path):
     assert choices["b"] == ask.Choices(["GO HOMES", "GO HOME"], [-2.0, -2.5])
     references = {"a": "KEEP IT", "b": "GO HOME"}
     table = ask.choose(choices, references, lambda text: -len(text), [0.0, 1.0])
-    assert table == ask.Table({0.0: 1, 1.0: 1}, 0, 4)
+    assert table == ask.Table({0.0: 1, 1.0: 1}, 0, 4, 14.0)
     with pytest.raises(DataError, match="nbest 20"):
         ask.read_choices(tmp_path / "logdir")

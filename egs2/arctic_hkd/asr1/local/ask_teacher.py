@@ -34,11 +34,15 @@ class Choices(NamedTuple):
 
 
 class Table(NamedTuple):
-    """Word errors: by the weight of the language model, and by the best choice."""
+    """Word errors: by the weight of the language model, and by the best choice.
+
+    And nats, of the transcripts, by the language model.
+    """
 
     by_weight: dict[float, int]
     oracle: int
     words: int
+    nats: float
 
 
 def get_parser() -> Parser:
@@ -85,6 +89,7 @@ def choose(
     """Count the word errors of the hypotheses with the best sum of both scores."""
     by_weight = dict.fromkeys(weights, 0)
     oracle = words = 0
+    nats = 0.0
     for id, (texts, scores) in choices.items():
         wanted = references[id].split()
         each = count_errors([wanted] * len(texts), [text.split() for text in texts])
@@ -94,7 +99,8 @@ def choose(
             by_weight[weight] += int(each.total[chosen])
         oracle += int(each.total.min())
         words += len(wanted)
-    return Table(by_weight, oracle, words)
+        nats -= log_probability(references[id])
+    return Table(by_weight, oracle, words, nats)
 
 
 def load_scorer(plm: str) -> Callable[[str], float]:
@@ -104,6 +110,7 @@ def load_scorer(plm: str) -> Callable[[str], float]:
 
     from espnet_hkd.teacher.locate import find_plm
 
+    transformers.utils.logging.disable_progress_bar()
     options = {"local_files_only": True, "trust_remote_code": False}
     folder = find_plm(plm)
     tokenizer = transformers.AutoTokenizer.from_pretrained(folder, **options)
@@ -135,7 +142,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         table = choose(
             choices, read_table(args.ref), load_scorer(args.plm), args.weights
         )
-        print(f"{args.plm} chooses; {len(choices)} utterances, {table.words} words")
+        print(f"{len(choices)} utterances, {table.words} words", end="; ")
+        print(f"to {args.plm} {table.nats / table.words:.2f} nats each")
         print("| its weight | WER % |\n|---:|---:|")
         for weight, errors in table.by_weight.items():
             print(f"| {weight:g} | {100 * errors / table.words:.2f} |")
