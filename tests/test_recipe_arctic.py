@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import soundfile
 
-from espnet_hkd.errors import DataError
+from espnet_hkd.errors import DataError, PLMError
 from espnet_hkd.files import read_table
 from tests.recipe_material import (
     REPOSITORY,
@@ -19,6 +19,7 @@ from tests.recipe_material import (
     run,
     write_audio,
 )
+from tests.teacher_material import save_bert, save_gpt
 
 pytestmark = pytest.mark.slow
 
@@ -295,3 +296,23 @@ def test_a_language_model_chooses_among_hypotheses(local, tmp_path):
     assert table == ask.Table({0.0: 1, 1.0: 1}, 0, 4, 14.0)
     with pytest.raises(DataError, match="nbest 20"):
         ask.read_choices(tmp_path / "logdir")
+    with pytest.raises(DataError, match="1 of 2, such as b"):
+        ask.choose(choices, {"a": "KEEP IT"}, len, [0.0])
+
+
+def test_a_text_has_the_probability_that_the_model_s_own_loss_says(local, tmp_path):
+    import torch
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    folder = save_gpt(tmp_path / "gpt", "Go home. Keep it.")
+    scored = local["ask_teacher"].load_scorer(str(folder))("GO HOME")
+    pieces = AutoTokenizer.from_pretrained(folder)("Go home.").input_ids
+    ids = torch.tensor([[0, *pieces]])
+    loss = AutoModelForCausalLM.from_pretrained(folder)(ids, labels=ids).loss
+    assert scored == pytest.approx(-len(pieces) * loss.item(), rel=1e-5)
+
+
+def test_an_encoder_cannot_choose(local, tmp_path):
+    folder = save_bert(tmp_path / "bert", ["go", "home"])
+    with pytest.raises(PLMError, match="no causal language model"):
+        local["ask_teacher"].load_scorer(str(folder))

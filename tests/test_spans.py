@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from espnet_hkd.recognize.spans import mass_centres, spans
-from espnet_hkd.speech.loudness import last_sound, loudness, speech_level
+from espnet_hkd.speech.loudness import loudness, sound_end, speech_level
 
 RATE = 16000
 
@@ -126,4 +126,4 @@ def test_loudness_of_next_to_nothing_is_finite(length):
     power = loudness(np.ones(length, np.float32), RATE)
     assert len(power) == 1
     assert np.isfinite(power).all()
-    assert last_sound(power, speech_level(power), 0.5, 0.5) is None
+    assert sound_end(power, speech_level(power), 0.5, 0.5) is None

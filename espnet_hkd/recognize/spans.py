@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from espnet_hkd.speech.loudness import STEP, last_sound, speech_level
+from espnet_hkd.speech.loudness import STEP, sound_end, speech_level
 
 # A token of which nothing is heard gets so much, if the next leaves it.
 UNHEARD = 0.1  # seconds
@@ -41,7 +41,7 @@ def spans(
 ) -> np.ndarray:
     """Begin and end of each token, in seconds.
 
-    A token begins `shift` after its centre and ends with the last sound before the next
+    A token begins `shift` after its centre and ends with its sound, or where the next
     one begins: silence belongs to nobody.
 
     Args:
@@ -66,7 +66,7 @@ def spans(
     level = speech_level(power)
     ends = []
     for start, limit in zip(starts, limits, strict=True):
-        end = last_sound(power, level, start, limit)
+        end = sound_end(power, level, start, limit)
         if end is None:
             end = min(start + UNHEARD, limit)
         ends.append(min(max(end, start + least), limit))

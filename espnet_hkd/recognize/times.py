@@ -55,8 +55,8 @@ def time_tokens(
 
     A token lies around the middle of its CTC spike (`decoder_conf.times: ctc`) or of
     its mass (`cif`, and where there is no CTC or it finds no way through the tokens).
-    It begins `decoder_conf.time_shift` after that and ends with the last sound before
-    the next begins.
+    It begins `decoder_conf.time_shift` after that and ends with its sound, or where the
+    next begins.
 
     Args:
         model: A `CIFASRModel`.

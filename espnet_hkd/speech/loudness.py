@@ -9,11 +9,12 @@ STEP = 0.01  # seconds
 BELOW_SPEECH = 30.0  # dB
 # or is no more than so much over the quiet ones.
 ABOVE_ROOM = 14.0  # dB
-# In a pause that is louder than the rest of the recording's, by this quantile.
+# Or, in a pause that is louder than the rest of the recording's, no more than so much
+# over this quantile of it.
 ABOVE_PAUSE = 6.0  # dB
 PAUSE_QUANTILE = 0.4
-# A word with what follows it that is longer than this holds a pause. This and the two
-# around it by train_dev of AN4 with pauses.
+# A word with what follows it that is longer than this holds a pause. The quantile, this
+# and GAP by train_dev of AN4 with pauses.
 LONG = 0.75  # seconds
 # A silence so long ends a word: what is heard behind it, a breath or the room, is not
 # of it. The closure of a plosive is shorter.
@@ -42,10 +43,12 @@ def speech_level(power: np.ndarray) -> float:
     return max(room * _ratio(ABOVE_ROOM), speech / _ratio(BELOW_SPEECH))
 
 
-def last_sound(
+def sound_end(
     power: np.ndarray, level: float, start: float, limit: float
 ) -> float | None:
-    """Where the sound between two times ends, in seconds.
+    """Where the sound that begins between two times ends, in seconds.
+
+    It ends at its first silence of GAP.
 
     Args:
         power: What `loudness` gives of the whole recording or piece.

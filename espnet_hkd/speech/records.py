@@ -15,7 +15,7 @@ class TokenTime(NamedTuple):
     Attributes:
         symbol: As in the token list.
         start: Seconds.
-        end: Seconds; its last sound before the next token begins.
+        end: Seconds; where its sound ends, or the next token begins.
         confidence: The decoder's probability of the token, given those before it.
     """
 

