@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import itertools
 import os
+import struct
 import tempfile
 
 import numpy as np
@@ -19,6 +20,7 @@ from espnet_hkd.speech.audio import (
     load_audio,
     read_pieces,
 )
+from espnet_hkd.speech.torn import measure
 from tests.small_models import speech
 
 RATE = 16000
@@ -241,7 +243,7 @@ def test_a_stream_written_to_a_pipe_is_read_whole(tmp_path, caplog, size):
 
 
 @pytest.mark.parametrize(
-    "kind", ["WAV", "RF64", "AIFF", "AU", "NIST", "FLAC", "MP3", "OGG"]
+    "kind", ["WAV", "RF64", "W64", "AIFF", "AU", "NIST", "FLAC", "MP3", "OGG"]
 )
 def test_a_torn_file_says_how_much_was_read(tmp_path, caplog, kind):
     path = tmp_path / "a.bin"
@@ -274,6 +276,17 @@ def test_a_wave_with_other_chunks_around_its_samples_is_whole(tmp_path, caplog):
     os.truncate(path, path.stat().st_size - len(chunk) - RATE)
     assert len(load_audio(path, None, RATE)) == RATE / 2
     assert "0.50 s of the 1.00 s" in caplog.text
+
+
+@pytest.mark.parametrize("size", [0, 2**63 - 1, 2**64 - 1])
+def test_a_chunk_of_an_impossible_size_says_nothing_of_the_length(tmp_path, size):
+    path = tmp_path / "a.w64"
+    soundfile.write(path, speech(1.0), RATE, format="W64")
+    content = bytearray(path.read_bytes())
+    # The size of the chunk before the samples.
+    content[56:64] = struct.pack("<Q", size)
+    with io.BytesIO(content) as file:
+        assert measure(file) is None
 
 
 def test_a_temporary_file_is_a_file(tmp_path):

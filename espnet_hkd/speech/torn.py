@@ -17,9 +17,32 @@ UNKNOWN = 0x7FFFF000
 # No page of an Ogg stream is longer; its flags say whether it is the last.
 OGG_PAGE = 65307
 OGG_LAST = 4
-# Where samples begin, as their chunk has it: at once, or after two numbers.
-WAVE, AIFF = b"data", b"SSND"
-AIFF_OFFSET = 8
+
+
+class Chunks(NamedTuple):
+    """How a format keeps its chunks, each behind a head of its name and its size.
+
+    Attributes:
+        head: As `struct` reads it.
+        wanted: Name of the chunk with the samples.
+        before: Bytes of that chunk before its first sample.
+        places: Chunks begin at multiples of so many bytes.
+        with_head: Whether a size counts the head, too.
+    """
+
+    head: str
+    wanted: bytes
+    before: int = 0
+    places: int = 2
+    with_head: bool = False
+
+
+WAVE = Chunks("<4sI", b"data")
+WAVE_BIG_ENDIAN = Chunks(">4sI", b"data")
+AIFF = Chunks(">4sI", b"SSND", before=8)
+# Sony Wave64, whose names are 16 bytes long; behind their first four all end alike.
+W64_NAME = bytes.fromhex("f3acd3118cd100c04f8edb8a")
+W64 = Chunks("<16sQ", b"data" + W64_NAME, places=8, with_head=True)
 
 
 class Extent(NamedTuple):
@@ -37,7 +60,7 @@ class Extent(NamedTuple):
 def measure(file: BinaryIO) -> Extent | None:
     """Look at an open file from its place on, and come back to it.
 
-    WAV, RF64, AIFF, AU, NIST SPHERE and Ogg are looked into.
+    WAV, RF64, W64, AIFF, AU, NIST SPHERE and Ogg are looked into.
 
     Returns:
         None where the format, or what is declared, does not say.
@@ -61,9 +84,12 @@ def _declared(
     """Bytes of samples by the header, and the place where they begin."""
     kind = head[:4]
     if kind in (b"RIFF", b"RIFX", b"RF64") and head[8:] == b"WAVE":
-        return _in_chunks(file, ">" if kind == b"RIFX" else "<", WAVE)
+        return _in_chunks(file, WAVE_BIG_ENDIAN if kind == b"RIFX" else WAVE)
     if kind == b"FORM" and head[8:] in (b"AIFF", b"AIFC"):
-        return _in_chunks(file, ">", AIFF)
+        return _in_chunks(file, AIFF)
+    if kind == b"riff":
+        file.seek(start + 40)
+        return _in_chunks(file, W64)
     if kind == b".snd" and len(head) == 12:
         offset, size = struct.unpack(">II", head[4:])
         return size, start + offset
@@ -78,20 +104,25 @@ def _declared(
     return None
 
 
-def _in_chunks(file: BinaryIO, order: str, wanted: bytes) -> tuple[int, int] | None:
+def _in_chunks(file: BinaryIO, chunks: Chunks) -> tuple[int, int] | None:
+    """Walk over the chunks from here on to that of the samples."""
     whole = None
-    while len(chunk := file.read(8)) == 8:
-        kind, size = struct.unpack(f"{order}4sI", chunk)
-        if kind == wanted:
-            if wanted == AIFF:
-                return size - AIFF_OFFSET, file.tell() + AIFF_OFFSET
-            return size if whole is None else whole, file.tell()
+    length = struct.calcsize(chunks.head)
+    while len(head := file.read(length)) == length:
+        kind, size = struct.unpack(chunks.head, head)
+        if chunks.with_head:
+            size -= length
+        if kind == chunks.wanted:
+            declared = size if whole is None else whole
+            return declared - chunks.before, file.tell() + chunks.before
         if kind == b"ds64" and size >= 16:
             # Of RF64, whose other sizes are too short for what it holds.
             whole = struct.unpack("<8xQ", file.read(16))[0]
             size -= 16
-        # Chunks begin at even places.
-        file.seek(size + size % 2, os.SEEK_CUR)
+        # Damaged: no file is so long.
+        if not 0 <= size < 2**62:
+            return None
+        file.seek(size + -size % chunks.places, os.SEEK_CUR)
     return None
 
 
