@@ -172,6 +172,11 @@ def find(browser: webdriver.Chrome, selector: str) -> list[Any]:
     return browser.find_elements(By.CSS_SELECTOR, selector)
 
 
+def texts(browser: webdriver.Chrome, selector: str) -> list[str]:
+    """What can be read there by now."""
+    return [each.text.strip("\u2713 \n") for each in find(browser, selector)]
+
+
 def upload(browser: webdriver.Chrome, server: Server, audio: Path) -> None:
     """Open the page anew and give it a file."""
     browser.get(server.address)
@@ -188,7 +193,8 @@ def press(browser: webdriver.Chrome) -> None:
 def result(browser: webdriver.Chrome) -> str:
     """The text of the result, once it is there."""
     said = "#result .hkd-words, #result .hkd-error"
-    return wait(browser, lambda b: find(b, said))[0].text
+    # An element has no text until it is drawn.
+    return wait(browser, lambda b: "".join(texts(b, said)))
 
 
 @pytest.fixture(scope="module")
@@ -245,8 +251,8 @@ def test_the_model_can_be_chosen(server, browser, recognizer):
     wait(browser, lambda b: find(b, "#decode button"))[0].click()
     wait(browser, lambda b: find(b, "#tail input[type=number]"))
     wait(browser, lambda b: find(b, "#model input"))[0].click()
-    names = wait(browser, lambda b: find(b, "[role=option]"))
-    assert [name.text.strip("\u2713 \n") for name in names] == ["an4_hkd", "other"]
+    choices = "[role=option]"
+    wait(browser, lambda b: texts(b, choices) == ["an4_hkd", "other"])
 
     # With it come the options that it was packed with.
     def options(b: webdriver.Chrome) -> list[float]:
@@ -255,7 +261,7 @@ def test_the_model_can_be_chosen(server, browser, recognizer):
 
     packed = packed_options(recognizer)
     assert options(browser) == pytest.approx([packed.tail, packed.ctc_weight])
-    names[1].click()
+    find(browser, choices)[1].click()
     wait(browser, lambda b: options(b) == pytest.approx([TAIL, CTC_WEIGHT]))
 
 
@@ -373,7 +379,7 @@ def test_uploads_are_gone_when_the_page_ends_be_it_in_the_middle(
     wait(browser, lambda b: find(b, "#recording audio, #recording .waveform-container"))
     assert any(path.name == audio.name for path in server.uploads())
     press(browser)
-    wait(browser, lambda b: "recognising" in find(b, "#result")[0].text)
+    wait(browser, lambda b: "recognising" in texts(b, "#result")[0])
     server.stop()
     assert server.process.returncode == 0
     assert server.uploads() == []
