@@ -7,7 +7,12 @@ import pytest
 
 from espnet_hkd.errors import MissingTeacherError
 from espnet_hkd.teacher.build import build_store
-from espnet_hkd.teacher.shares import describe_shares, explained, read_pieces
+from espnet_hkd.teacher.shares import (
+    HELD_OUT,
+    describe_shares,
+    explained,
+    read_pieces,
+)
 from espnet_hkd.teacher.store import Settings, TeacherStore
 
 WIDTH = 20
@@ -85,6 +90,15 @@ def test_an_attention_sink_shows_and_stays_out_of_the_shares(tmp_path):
     told = describe_shares(store, texts)
     assert "first pieces are 1e+02 times as long" in told
     assert len(told.splitlines()) == 7
+
+
+def test_too_few_texts_to_hold_one_out_are_said_to_be(tmp_path):
+    store, texts = made_store(tmp_path, noise=1.0)
+    told = describe_shares(store, texts[: HELD_OUT - 1])
+    assert told.endswith(
+        "4 texts are too few to say what is explained; some hundred say it well"
+    )
+    assert "nan" not in told
 
 
 def test_texts_that_the_store_lacks_are_named(tmp_path):

@@ -58,6 +58,11 @@ class Pieces:
     texts: np.ndarray
     first_length: float
 
+    @property
+    def held(self) -> np.ndarray:
+        """(N,) bool: of a text that is held out."""
+        return self.texts % HELD_OUT == HELD_OUT - 1
+
 
 def read_pieces(store: TeacherStore, texts: Sequence[str]) -> Pieces:
     """The pieces of the texts that the store holds.
@@ -88,7 +93,7 @@ def read_pieces(store: TeacherStore, texts: Sequence[str]) -> Pieces:
 
 def explained(pieces: Pieces, states: np.ndarray) -> Shares:
     """Shares for states (N, E): the pieces' own, or standardised ones."""
-    held = pieces.texts % HELD_OUT == HELD_OUT - 1
+    held = pieces.held
     mean = states[~held].mean(axis=0)
     tokens = _tabulate(pieces.names, states, ~held, np.broadcast_to(mean, states.shape))
     pairs = list(zip(pieces.before, pieces.names, strict=True))
@@ -138,8 +143,6 @@ def _intraclass(states: np.ndarray, texts: np.ndarray) -> float:
 def describe_shares(store: TeacherStore, texts: Sequence[str]) -> str:
     """What the store can teach, one fact a line."""
     pieces = read_pieces(store, texts)
-    raw = explained(pieces, pieces.states)
-    even = explained(pieces, store.moments.standardise(pieces.states))
     moments = store.moments
     variance = float((moments.deviation.astype(np.float64) ** 2).sum())
     lines = [
@@ -147,6 +150,13 @@ def describe_shares(store: TeacherStore, texts: Sequence[str]) -> str:
         f"{variance:.4g}; of it in the largest: "
         + ", ".join(f"{n}: {moments.variance_share(n):.0%}" for n in (1, 3, 10)),
         f"first pieces are {pieces.first_length:.2g} times as long as the others",
+    ]
+    if pieces.held.all() or not pieces.held.any():
+        few = "too few to say what is explained; some hundred say it well"
+        return "\n".join([*lines, f"{len(texts)} texts are {few}"])
+    raw = explained(pieces, pieces.states)
+    even = explained(pieces, moments.standardise(pieces.states))
+    lines += [
         f"explained in held-out texts ({len(texts):,} texts, first pieces apart):",
         "                          as stored  standardised",
     ]
