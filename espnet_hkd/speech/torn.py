@@ -88,6 +88,7 @@ def _declared(
     if kind == b"FORM" and head[8:] in (b"AIFF", b"AIFC"):
         return _in_chunks(file, AIFF)
     if kind == b"riff":
+        # Behind two names and the length of the whole.
         file.seek(start + 40)
         return _in_chunks(file, W64)
     if kind == b".snd" and len(head) == 12:
@@ -114,12 +115,13 @@ def _in_chunks(file: BinaryIO, chunks: Chunks) -> tuple[int, int] | None:
             size -= length
         if kind == chunks.wanted:
             declared = size if whole is None else whole
-            return declared - chunks.before, file.tell() + chunks.before
+            # A program that writes to a pipe may say 0.
+            return max(declared - chunks.before, 0), file.tell() + chunks.before
         if kind == b"ds64" and size >= 16:
             # Of RF64, whose other sizes are too short for what it holds.
             whole = struct.unpack("<8xQ", file.read(16))[0]
             size -= 16
-        # Damaged: no file is so long.
+        # Damaged: no chunk has such a size.
         if not 0 <= size < 2**62:
             return None
         file.seek(size + -size % chunks.places, os.SEEK_CUR)
