@@ -18,7 +18,7 @@ from espnet_hkd.errors import CheckpointError, ConfigError
 from espnet_hkd.pretrained.card import Facts, model_card, read_facts, write_card
 from espnet_hkd.pretrained.packed import describe
 from espnet_hkd.pretrained.slim import slim
-from tests.recipe_material import RECIPE, SHELL, make_recipe, run
+from tests.recipe_material import ANY_ROOM, RECIPE, SHELL, make_recipe, run
 from tests.small_models import pack, speech, write_experiment
 
 RESULTS = """\
@@ -271,7 +271,7 @@ class PublishingRecipe:
         return run(
             *(self.folder / "run.sh", "--stage", str(first), "--stop_stage", "15"),
             *("--asr_exp", "exp/asr_hkd", "--feats_normalize", "utterance_mvn"),
-            *("--skip_upload_hf", "false", *options),
+            *("--skip_upload_hf", "false", *ANY_ROOM, *options),
             **environment,
         )
 

@@ -12,6 +12,7 @@ import soundfile
 from espnet_hkd.errors import DataError, PLMError
 from espnet_hkd.files import read_table
 from tests.recipe_material import (
+    ANY_ROOM,
     REPOSITORY,
     load_program,
     make_kaldi_an4,
@@ -176,14 +177,15 @@ def test_a_corpus_that_is_not_whole_is_named(tmp_path, local, make, named):
 
 def test_without_a_corpus_the_recipe_says_where_there_is_one(tmp_path):
     recipe = make_recipe(tmp_path / "recipe", RECIPE)
-    done = run(recipe / "run.sh", "--plm", "none", "--stop_stage", "1", ARCTIC=None)
+    options = ("--plm", "none", "--stop_stage", "1", *ANY_ROOM)
+    done = run(recipe / "run.sh", *options, ARCTIC=None)
     assert done.returncode != 0
     assert "festvox.org/cmu_arctic" in done.stdout + done.stderr
 
 
 def test_spoken_sentences_need_a_text(tmp_path):
     recipe = make_recipe(tmp_path / "recipe", RECIPE)
-    done = run(recipe / "run.sh", "--spoken", "5")
+    done = run(recipe / "run.sh", "--spoken", "5", *ANY_ROOM)
     assert done.returncode != 0 and "--spoken_text FILE" in done.stderr
 
 

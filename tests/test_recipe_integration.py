@@ -20,7 +20,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from tests.recipe_material import RECIPE, environment, make_recipe, run
+from tests.recipe_material import ANY_ROOM, RECIPE, environment, make_recipe, run
 
 pytestmark = pytest.mark.slow
 
@@ -50,6 +50,7 @@ class Recipe:
         self.options = [
             *("--asr_config", str(tiny_config(folder))),
             *("--test_sets", "test", "--inference_args", "--beam_size 2"),
+            *ANY_ROOM,
         ]
         self.exp = folder / "exp" / "asr_train_tiny_raw_en_word"
 

@@ -16,6 +16,7 @@ import torch
 from espnet_hkd.bin import units_fit
 from tests.recipe_material import (
     RECIPE,
+    REPOSITORY,
     SHELL,
     TOOLS,
     make_recipe,
@@ -231,6 +232,41 @@ def test_decoding_of_other_models_is_refused_before_any_work(
     assert done.returncode == 1
     assert f"remedy: leave out --{option}" in done.stderr
     assert not (recipe / "data").exists()
+
+
+@pytest.mark.parametrize(
+    ("stages", "options", "wanted"),
+    [
+        ((1, 5), (), 12),
+        ((1, 5), ("--plm", "none"), 8),
+        ((1, 11), ("--plm", "none"), 12),
+        ((2, 4), ("--plm", "none", "--speed_perturb_factors", "0.9 1.0 1.1"), 24),
+        ((5, 10), (), None),
+        ((1, 11), ("--disk_gb", "0"), None),
+    ],
+)
+def test_room_is_asked_for_by_what_the_stages_write(
+    tmp_path: Path,
+    stages: tuple[int, int],
+    options: tuple[str, ...],
+    wanted: int | None,
+):
+    recipe = make_recipe(
+        tmp_path / "recipe", REPOSITORY / "egs2" / "aishell_hkd" / "asr1"
+    )
+    free = tmp_path / "bin" / "df"
+    free.parent.mkdir()
+    free.write_text("#!/bin/sh\nprintf 'Avail\\n 7\\n'\n")
+    free.chmod(0o755)
+    done = run(
+        *(recipe / "run.sh", *options, "--skip_eval", "true"),
+        *("--stage", str(stages[0]), "--stop_stage", str(stages[1])),
+        PATH=f"{free.parent}:{Path(sys.executable).parent}:{os.environ['PATH']}",
+        ESPNET_ROOT=str(make_tree(tmp_path / "espnet")),
+    )
+    said = f"wanted: about {wanted} GB for stages {stages[0]} to {stages[1]}"
+    assert ("got:    7 GB free" in done.stderr) == (wanted is not None)
+    assert wanted is None or said in done.stderr
 
 
 LEXICON = "GO G OW\nHOME HH OW M\n"
