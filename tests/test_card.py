@@ -341,7 +341,7 @@ def test_repository_that_is_not_there_is_named(publishing):
 
 @pytest.mark.parametrize("name", ["missing.zip", "missing.pth:encoder:encoder"])
 def test_pretrained_model_that_is_not_there_is_named_before_any_work(publishing, name):
-    done = run(publishing.folder / "run.sh", "--pretrained_model", name)
+    done = run(publishing.folder / "run.sh", "--pretrained_model", name, *ANY_ROOM)
     assert done.returncode == 1
     assert f"there is no {'model ' if name.endswith('zip') else ''}missing" in (
         done.stderr

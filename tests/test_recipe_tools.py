@@ -15,6 +15,7 @@ import torch
 
 from espnet_hkd.bin import units_fit
 from tests.recipe_material import (
+    ANY_ROOM,
     RECIPE,
     REPOSITORY,
     SHELL,
@@ -171,7 +172,7 @@ def test_missing_program_is_named_before_any_work(
 ):
     recipe = make_recipe(tmp_path / "recipe")
     done = run(
-        *(recipe / "run.sh", *options, "--plm", "none"),
+        *(recipe / "run.sh", *ANY_ROOM, *options, "--plm", "none"),
         PATH=path_without(tmp_path / "bin", program),
         SCTK_BIN=str(tmp_path),
         ESPNET_ROOT=str(make_tree(tmp_path / "espnet")),
@@ -186,7 +187,7 @@ def test_experiment_outside_the_recipe_is_refused_before_any_work(tmp_path: Path
     recipe = make_recipe(tmp_path / "recipe")
     done = run(
         *(recipe / "run.sh", "--expdir", tmp_path / "elsewhere", "--plm", "none"),
-        *("--skip_eval", "true"),
+        *("--skip_eval", "true", *ANY_ROOM),
         ESPNET_ROOT=str(make_tree(tmp_path / "espnet")),
     )
     assert done.returncode == 1
@@ -337,7 +338,7 @@ def test_training_without_sound_resume_point_is_refused_before_gpus_are_taken(
     (recipe / "exp" / "asr_x").mkdir()
     (recipe / "exp" / "asr_x" / "checkpoint.pth").touch()
     torch.save({"w": torch.zeros(2)}, recipe / "exp" / "asr_x" / "1epoch.pth")
-    options = ("--stage", "11", "--stop_stage", "11", "--plm", "none")
+    options = (*ANY_ROOM, "--stage", "11", "--stop_stage", "11", "--plm", "none")
     config = ("--asr_config", "conf/train_asr_cif.yaml")
     done = run("./run.sh", *options, *config, cwd=recipe, ESPNET_ROOT=str(tree))
     assert done.returncode == 1
@@ -353,7 +354,7 @@ def test_training_without_sound_resume_point_is_refused_before_gpus_are_taken(
 def test_missing_teacher_store_is_named_before_training(tmp_path: Path):
     recipe = make_recipe(tmp_path / "recipe")
     done = run(
-        *(recipe / "run.sh", "--stage", "10", "--stop_stage", "11"),
+        *(recipe / "run.sh", *ANY_ROOM, "--stage", "10", "--stop_stage", "11"),
         ESPNET_ROOT=str(make_tree(tmp_path / "espnet")),
     )
     assert done.returncode == 1
