@@ -190,6 +190,8 @@ POOLED = {
 }
 
 
+SHORTENED = {"preencoder": "hkd_short_pauses", "preencoder_conf": {"input_size": 80}}
+
 # Its feed-forward layers are convolutions that see padding.
 CONVOLVED = {
     "encoder_conf": {
@@ -204,8 +206,8 @@ CONVOLVED = {
 
 @pytest.mark.parametrize(
     ("changes", "largest"),
-    [({}, 4), (POOLED, 4), (CONVOLVED, 2)],
-    ids=["conformer", "pooled", "conformer with convolutions"],
+    [({}, 4), (POOLED, 4), (CONVOLVED, 2), (SHORTENED, 4)],
+    ids=["conformer", "pooled", "conformer with convolutions", "pauses shortened"],
 )
 def test_batch_mates_do_not_change_what_is_encoded(
     tmp_path, changes, largest, monkeypatch

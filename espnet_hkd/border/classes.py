@@ -14,6 +14,7 @@ from espnet_hkd.errors import ConfigError, HKDError
 # Lower-case names: ESPnet looks names up both as written and lowered.
 CLASSES = {
     "model": {"hkd_cif": "espnet_hkd.nets.model:CIFASRModel"},
+    "preencoder": {"hkd_short_pauses": "espnet_hkd.nets.short_pauses:ShortPauses"},
     "encoder": {
         "hkd_pooled_conformer": "espnet_hkd.nets.encoder:PooledConformerEncoder"
     },

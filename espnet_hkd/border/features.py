@@ -17,16 +17,24 @@ def extract_features(
     return model._extract_feats(speech, lengths)
 
 
+def normalise_features(
+    model: Any, feats: Tensor, lengths: Tensor
+) -> tuple[Tensor, Tensor]:
+    """What a model makes of features (B, F, D) before its preencoder; in place."""
+    if model.normalize is None:
+        return feats, lengths
+    return model.normalize(feats, lengths)
+
+
 def encode_features(
     model: Any, feats: Tensor, lengths: Tensor
 ) -> tuple[Tensor, Tensor]:
-    """Encoder output (B, T, D) of features (B, F, D), and numbers of frames (B,).
+    """Encoder output (B, T, D) of normalised features, and numbers of frames (B,).
 
-    What `ESPnetASRModel.encode` does in evaluation after it has extracted features.
+    What `ESPnetASRModel.encode` does in evaluation after it has normalised features.
     """
-    for layer in (model.normalize, model.preencoder):
-        if layer is not None:
-            feats, lengths = layer(feats, lengths)
+    if model.preencoder is not None:
+        feats, lengths = model.preencoder(feats, lengths)
     conditioned = any(
         getattr(model.encoder, name, False)
         for name in ("interctc_use_conditioning", "ctc_trim")

@@ -37,7 +37,6 @@ PARTS = (
 _GIVEN = {
     "model": "vocab_size token_list frontend specaug normalize preencoder encoder "
     "postencoder decoder ctc joint_network",
-    "preencoder": "input_size",
     "encoder": "input_size",
     "postencoder": "input_size",
     "decoder": "vocab_size encoder_output_size",

@@ -22,6 +22,7 @@ from espnet_hkd.nets.distillation import Distillation
 from espnet_hkd.nets.lexicon import LexiconCTC
 from espnet_hkd.nets.loading import announce_loading, check_weights
 from espnet_hkd.nets.own_mass import own_mass
+from espnet_hkd.nets.short_pauses import ShortPauses
 from espnet_hkd.nets.stretches import stretch_quantity_loss, token_stretches
 from espnet_hkd.nets.void_options import MODEL
 
@@ -159,6 +160,7 @@ class CIFASRModel(Distillation, ESPnetASRModel):
             )
         check_keys("model_conf", options, CIFASRModel, PARENT_OPTIONS, void=MODEL)
         _check_statistics(frontend, normalize)
+        _check_preencoder(frontend, preencoder)
         ctc_weight = check_number("model_conf.ctc_weight", ctc_weight, least=0)
         _check_ctc(ctc, ctc_weight, encoder)
         super().__init__(
@@ -503,6 +505,12 @@ def _check_statistics(frontend: Any, normalize: Any) -> None:
             wanted=f"{frontend.output_size()}, as frontend_conf says",
             remedy="collect them again: ./run.sh --stage 10",
         )
+
+
+def _check_preencoder(frontend: Any, preencoder: Any) -> None:
+    """Check that pauses are shortened in as many features as the frontend has."""
+    if frontend is not None and isinstance(preencoder, ShortPauses):
+        preencoder.check_size(frontend.output_size())
 
 
 def _check_ctc(ctc: Any, ctc_weight: float, encoder: Any) -> None:

@@ -4,17 +4,38 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterator, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from espnet_hkd.border.encoders import ignores_padding
-from espnet_hkd.border.features import encode_features, extract_features
+from espnet_hkd.border.features import (
+    encode_features,
+    extract_features,
+    normalise_features,
+)
 
 # Below so many frames of features ESPnet's encoders may refuse an utterance.
 SHORT = 64
+
+
+class Encoded(NamedTuple):
+    """Encoder output, and the audio that it stands for.
+
+    Attributes:
+        hidden: (T, D).
+        edges: (T + 1,) seconds: frame t is of the audio from edges[t] to edges[t + 1].
+            The frames follow one another, but where a pause was shortened.
+    """
+
+    hidden: Tensor
+    edges: np.ndarray
+
+    def seconds(self, frames: np.ndarray) -> np.ndarray:
+        """When something was that the CIF places at fractional frames."""
+        return np.interp(frames, np.arange(len(self.edges)), self.edges)
 
 
 class Encoder:
@@ -36,6 +57,7 @@ class Encoder:
         self, model: Any, device: str, sample_rate: int, lock: threading.Lock
     ) -> None:
         from espnet_hkd.nets.encoder import PooledConformerEncoder
+        from espnet_hkd.nets.short_pauses import ShortPauses
 
         self._model = model
         self._device = device
@@ -43,7 +65,9 @@ class Encoder:
         self._lock = lock
         encoder = model.encoder
         blind = isinstance(encoder, PooledConformerEncoder) or ignores_padding(encoder)
-        self._pads = blind and model.preencoder is None and model.postencoder is None
+        self._shortens = isinstance(model.preencoder, ShortPauses)
+        alone = self._shortens or model.preencoder is None
+        self._pads = blind and alone and model.postencoder is None
         # A short-time Fourier transform has nothing to pad with below that.
         self._shortest = int(getattr(model.frontend, "n_fft", 512)) // 2 + 1
         self.frame_seconds = self._measure_frame()
@@ -51,15 +75,16 @@ class Encoder:
     @torch.no_grad()
     def __call__(
         self, stretches: Sequence[np.ndarray], batch_seconds: float
-    ) -> list[Tensor | None]:
-        """Encoder output (T, D) of each, None of what is shorter than a frame."""
+    ) -> list[Encoded | None]:
+        """Encoder output of each, None of what is shorter than a frame."""
         feats = [self.features(samples) for samples in stretches]
-        found: list[Tensor | None] = [None] * len(stretches)
+        found: list[Encoded | None] = [None] * len(stretches)
         most = batch_seconds / self._feature_seconds
         for batch in self._batches(feats, most):
             together = [each for place in batch if (each := feats[place]) is not None]
-            for place, hidden in zip(batch, self._encode(together), strict=True):
-                found[place] = hidden
+            for place, encoded in zip(batch, self._encode(together), strict=True):
+                if encoded is not None:
+                    found[place] = Encoded(encoded[0], self._edges(*encoded))
         return found
 
     @torch.no_grad()
@@ -92,7 +117,8 @@ class Encoder:
         if batch:
             yield batch
 
-    def _encode(self, feats: list[Tensor]) -> list[Tensor | None]:
+    def _encode(self, feats: list[Tensor]) -> list[tuple[Tensor, np.ndarray] | None]:
+        """Encoder output (T, D) of each, and the numbers of the features encoded."""
         from espnet2.legacy.nets.pytorch_backend.transformer.subsampling import (
             TooShortUttError,
         )
@@ -102,19 +128,42 @@ class Encoder:
         lengths = torch.tensor([len(each) for each in feats], device=padded.device)
         try:
             with self._lock:
+                padded, lengths = normalise_features(self._model, padded, lengths)
+                kept = self._kept(padded, lengths)
                 hidden, lengths = encode_features(self._model, padded, lengths)
         except TooShortUttError:
             return [None] * len(feats)
         return [
-            each[:length] if length else None
-            for each, length in zip(hidden, lengths.tolist(), strict=True)
+            (each[:length], numbers) if length else None
+            for each, numbers, length in zip(
+                hidden, kept, lengths.tolist(), strict=True
+            )
         ]
+
+    def _kept(self, feats: Tensor, lengths: Tensor) -> list[np.ndarray]:
+        """Numbers of the features of each that the encoder will see, rising."""
+        if not self._shortens:
+            return [np.arange(length) for length in lengths.tolist()]
+        kept = self._model.preencoder.kept(feats, lengths).cpu().numpy()
+        return [np.flatnonzero(each) for each in kept]
+
+    def _edges(self, hidden: Tensor, kept: np.ndarray) -> np.ndarray:
+        """The seconds between which each frame of encoder output (T, D) lies."""
+        first = np.arange(len(hidden) + 1) * self._features_a_frame
+        # Past the last feature they go on as before it.
+        beyond = np.maximum(first - (len(kept) - 1), 0)
+        return (kept[first - beyond] + beyond) * self._feature_seconds
 
     def _measure_frame(self) -> float:
         """Seconds per encoder frame, measured: any ESPnet encoder may be inside."""
-        feats = self.features(np.zeros(10 * self._sample_rate, dtype=np.float32))
+        # Bursts: a pause might be shortened.
+        samples = np.random.default_rng(0).standard_normal(10 * self._sample_rate)
+        samples *= np.arange(len(samples)) % self._sample_rate < self._sample_rate // 2
+        feats = self.features(samples.astype(np.float32))
         assert feats is not None
         self._feature_seconds = 10.0 / (len(feats) - 1)
-        hidden = self._encode([feats])[0]
-        assert hidden is not None
-        return round(len(feats) / len(hidden)) * self._feature_seconds
+        encoded = self._encode([feats])[0]
+        assert encoded is not None
+        hidden, kept = encoded
+        self._features_a_frame = round(len(kept) / len(hidden))
+        return self._features_a_frame * self._feature_seconds

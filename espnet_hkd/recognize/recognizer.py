@@ -25,7 +25,7 @@ from espnet_hkd.pretrained.packed import (
     open_packed,
     unbuildable,
 )
-from espnet_hkd.recognize.encode import Encoder
+from espnet_hkd.recognize.encode import Encoded, Encoder
 from espnet_hkd.recognize.options import LANGUAGE_MODELS, Options, resolve
 from espnet_hkd.recognize.search import Hypothesis, SearchWeights, beam_search
 from espnet_hkd.recognize.stream import transcribe
@@ -250,8 +250,8 @@ class Recognizer:
         Raises:
             DataError: It is longer than 30 s or too short to encode.
         """
-        samples, hidden = self._encode_whole(audio, sample_rate)
-        decoder = self.model.decoder
+        samples, encoded = self._encode_whole(audio, sample_rate)
+        hidden, decoder = encoded.hidden, self.model.decoder
         lengths = torch.tensor([len(hidden)], device=hidden.device)
         weights = decoder.predict_weights(hidden[None], lengths)[0]
         fired = decoder.fire(hidden[None], lengths)
@@ -264,12 +264,19 @@ class Recognizer:
         symbols = [self.model.token_list[i] for i in ids]
         feats = self._encode.features(samples)
         assert feats is not None
+        blank = None
+        if self.model.ctc_weight > 0:
+            blank = self.model.ctc.log_softmax(hidden[None])[0, :, self.model.blank_id]
+        # By the frames of the audio: what was shortened weighs nothing.
+        frame = (encoded.edges / self.frame_seconds + 1e-6).astype(int)
+        ends = fired.ends[0, :count].cpu().numpy()
         return Firing(
-            weights.float().cpu().numpy(),
-            fired.ends[0, :count].cpu().numpy(),
+            _placed(weights, frame),
+            encoded.seconds(ends) / self.frame_seconds,
             symbols[:count],
             self.frame_seconds,
             feats.float().cpu().numpy(),
+            None if blank is None else _placed(1.0 - blank.exp(), frame),
         )
 
     @torch.no_grad()
@@ -289,8 +296,8 @@ class Recognizer:
                 wanted="a model with a CTC head",
                 remedy="train with model_conf.ctc_weight above 0",
             )
-        _, hidden = self._encode_whole(audio, sample_rate)
-        ids = self.model.ctc.argmax(hidden[None])[0].unique_consecutive()
+        _, encoded = self._encode_whole(audio, sample_rate)
+        ids = self.model.ctc.argmax(encoded.hidden[None])[0].unique_consecutive()
         blank = self.model.blank_id
         return self._text(self._converter.ids2tokens(ids[ids != blank].tolist()))
 
@@ -307,8 +314,8 @@ class Recognizer:
 
     def _encode_whole(
         self, audio: Any, sample_rate: int | None
-    ) -> tuple[np.ndarray, torch.Tensor]:
-        """Samples and encoder output (T, D) of a recording that need not be cut."""
+    ) -> tuple[np.ndarray, Encoded]:
+        """Samples and encoder output of a recording that need not be cut."""
         samples = load_audio(audio, sample_rate, self.sample_rate)
         if len(samples) > LONGEST_PIECE * self.sample_rate:
             raise DataError(
@@ -317,8 +324,8 @@ class Recognizer:
                 wanted=f"at most {LONGEST_PIECE:.0f} s",
                 remedy="cut it, or give another recording",
             )
-        (hidden,) = self._encode([samples], LONGEST_PIECE)
-        if hidden is None:
+        (encoded,) = self._encode([samples], LONGEST_PIECE)
+        if encoded is None:
             raise DataError(
                 "the audio is too short to encode",
                 got=f"{len(samples)} samples",
@@ -326,7 +333,7 @@ class Recognizer:
                 f"{self.frame_seconds * self.sample_rate:.0f} samples",
                 remedy="give another recording",
             )
-        return samples, hidden
+        return samples, encoded
 
     @torch.no_grad()
     def _decode(
@@ -336,12 +343,12 @@ class Recognizer:
         encoded = self._encode([p.samples for p in pieces], options.batch_seconds)
         found = [[Transcript("", 0.0, [], [])] for _ in pieces]
         frames = {
-            place: len(hidden)
-            for place, hidden in enumerate(encoded)
-            if hidden is not None
+            place: len(each.hidden)
+            for place, each in enumerate(encoded)
+            if each is not None
         }
-        for piece, hidden in zip(pieces, encoded, strict=True):
-            if hidden is None:
+        for piece, each in zip(pieces, encoded, strict=True):
+            if each is None:
                 logger.warning(
                     "%d samples are too short to encode: empty text",
                     len(piece.samples),
@@ -351,11 +358,11 @@ class Recognizer:
         while todo:
             batch = todo[: max(1, int(most // frames[todo[0]]))]
             todo = todo[len(batch) :]
-            hidden = [h for place in batch if (h := encoded[place]) is not None]
-            ranked = self._search(hidden, options)
+            known = [each for place in batch if (each := encoded[place]) is not None]
+            ranked = self._search([each.hidden for each in known], options)
             best = [hypotheses[: options.nbest] for hypotheses in ranked]
             spoken = [pieces[place] for place in batch]
-            transcripts = self._transcripts(spoken, hidden, best, options)
+            transcripts = self._transcripts(spoken, known, best, options)
             for place, hypotheses in zip(batch, best, strict=True):
                 found[place] = [next(transcripts) for _ in hypotheses]
         return found
@@ -391,17 +398,16 @@ class Recognizer:
     def _transcripts(
         self,
         pieces: Sequence[Piece],
-        hidden: Sequence[torch.Tensor],
+        encoded: Sequence[Encoded],
         ranked: Sequence[Sequence[Hypothesis]],
         options: Options,
     ) -> Iterator[Transcript]:
         """Text, times and confidences of all hypotheses, piece by piece."""
         spoken, scores = [], []
-        for piece, each, hypotheses in zip(pieces, hidden, ranked, strict=True):
+        for piece, each, hypotheses in zip(pieces, encoded, ranked, strict=True):
             stretch = Stretch(
                 piece.first / self.sample_rate,
                 len(piece.samples) / self.sample_rate,
-                self.frame_seconds,
                 loudness(piece.samples, self.sample_rate),
             )
             for tokens, score in hypotheses:
@@ -417,6 +423,13 @@ class Recognizer:
         if self._tokenizer is None:
             return " ".join(symbols)
         return self._tokenizer.tokens2text(symbols)
+
+
+def _placed(values: torch.Tensor, frame: np.ndarray) -> np.ndarray:
+    """Values (T,) at the frames of the audio that frame (T + 1,) says, else 0."""
+    placed = np.zeros(frame[-1], np.float32)
+    placed[frame[:-1]] = values.float().cpu().numpy()
+    return placed
 
 
 def _as_list(audio: Any) -> list[Any]:

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from espnet_hkd.ctc.align import align
 from espnet_hkd.nets.scoring import ScoringOptions
+from espnet_hkd.recognize.encode import Encoded
 from espnet_hkd.recognize.spans import mass_centres, spans
 from espnet_hkd.speech.records import TokenTime
 
@@ -21,13 +22,11 @@ class Stretch(NamedTuple):
     Attributes:
         offset: Its begin.
         seconds: Its length.
-        frame: The length of an encoder frame.
         power: Its loudness over time (`espnet_hkd.speech.loudness`).
     """
 
     offset: float
     seconds: float
-    frame: float
     power: np.ndarray
 
 
@@ -37,13 +36,13 @@ class Spoken(NamedTuple):
     Attributes:
         tokens: U ids, end-of-sentence excluded.
         symbols: Their names.
-        hidden: (T, D) encoder output.
-        stretch: The audio that `hidden` was made of.
+        encoded: Encoder output.
+        stretch: The audio that it was made of.
     """
 
     tokens: list[int]
     symbols: list[str]
-    hidden: Tensor
+    encoded: Encoded
     stretch: Stretch
 
 
@@ -68,10 +67,9 @@ def time_tokens(
     if not named:
         return found
     spoken = [hypotheses[place] for place in named]
-    hidden = torch.nn.utils.rnn.pad_sequence(
-        [each.hidden for each in spoken], batch_first=True
-    )
-    lengths = torch.tensor([len(each.hidden) for each in spoken], device=hidden.device)
+    frames = [each.encoded.hidden for each in spoken]
+    hidden = torch.nn.utils.rnn.pad_sequence(frames, batch_first=True)
+    lengths = torch.tensor([len(each) for each in frames], device=hidden.device)
     confidences = _confidences(model, hidden, lengths, spoken, options)
     centres = _centres(model, hidden, lengths, spoken)
     for place, each, middles, sure in zip(
@@ -79,7 +77,7 @@ def time_tokens(
     ):
         stretch = each.stretch
         times = stretch.offset + spans(
-            middles * stretch.frame,
+            each.encoded.seconds(middles),
             stretch.power,
             stretch.seconds,
             model.decoder.time_shift,
@@ -102,14 +100,16 @@ def _centres(
         log_probs = model.ctc.log_softmax(hidden).float().cpu().numpy()
         for row, each in enumerate(spoken):
             frames = align(
-                log_probs[row, : len(each.hidden)], each.tokens, blank=model.blank_id
+                log_probs[row, : len(each.encoded.hidden)],
+                each.tokens,
+                blank=model.blank_id,
             )
             spikes[row] = None if frames is None else frames.mean(axis=1)
     if all(each is not None for each in spikes):
         return [each for each in spikes if each is not None]
     weights = model.decoder.predict_weights(hidden, lengths).cpu().numpy()
     return [
-        mass_centres(row[: len(each.hidden)], len(each.tokens))
+        mass_centres(row[: len(each.encoded.hidden)], len(each.tokens))
         if spike is None
         else spike
         for row, each, spike in zip(weights, spoken, spikes, strict=True)

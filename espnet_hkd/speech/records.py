@@ -67,6 +67,7 @@ class Firing(NamedTuple):
         symbols: U names, end-of-sentence included.
         frame_seconds: Duration of an encoder frame, None where it is not known.
         features: (frames, F) features of the same stretch of audio, or None.
+        ctc: (T,) CTC's probability of anything but blank, or None.
     """
 
     weights: np.ndarray
@@ -74,3 +75,4 @@ class Firing(NamedTuple):
     symbols: list[str]
     frame_seconds: float | None = None
     features: np.ndarray | None = None
+    ctc: np.ndarray | None = None
