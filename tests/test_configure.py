@@ -142,6 +142,19 @@ def test_several_settings_are_written_and_recorded(exp: Path):
     ]
 
 
+def test_a_trained_model_may_get_a_part_without_weights_and_lose_it_again(exp: Path):
+    given = ["preencoder=hkd_short_pauses", "preencoder_conf.input_size=40"]
+    assert configure(exp, given) == [
+        "preencoder: null -> hkd_short_pauses",
+        "preencoder_conf.input_size: (default) -> 40",
+    ]
+    assert load(exp)["preencoder"] == "hkd_short_pauses"
+    assert load(exp)["preencoder_conf"] == {"input_size": 40}
+
+    configure(exp, ["preencoder=null"])
+    assert load(exp)["preencoder"] is None
+
+
 @pytest.mark.parametrize(
     ("setting", "complaint"),
     [
@@ -155,6 +168,8 @@ def test_several_settings_are_written_and_recorded(exp: Path):
         ("tail=0.4", "cannot read the setting"),
         ("optim_conf.lr=0.1", "there is no optim_conf"),
         ("preencoder_conf.x=1", "this model has no preencoder"),
+        ("preencoder=sinc", "a trained model cannot get this preencoder"),
+        ("encoder=conformer", "cannot read the setting"),
     ],
 )
 def test_a_setting_that_cannot_be_is_an_error_and_writes_nothing(
@@ -254,6 +269,15 @@ def test_set_overrides_options_of_the_model_that_is_built_and_logs_it(
     assert "decoder_conf.tail is 0.4 in this process (configuration: 0.5)" in (
         caplog.text
     )
+
+
+def test_set_gives_a_model_a_part_without_weights(task: types.ModuleType):
+    settings.install(["preencoder=hkd_short_pauses", "preencoder_conf.input_size=40"])
+
+    args = task.ASRTask.build_model(arguments())
+
+    assert args.preencoder == "hkd_short_pauses"
+    assert args.preencoder_conf == {"input_size": 40}
 
 
 def test_set_is_applied_once_however_often_the_task_is_served(

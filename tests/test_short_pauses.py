@@ -143,6 +143,7 @@ def test_a_few_frames_stay(frames: int):
         ({"longest": 2.5}, "longest"),
         ({"change": -0.1}, "change"),
         ({"input_size": 0}, "input_size"),
+        ({"input_size": None}, "input_size is missing"),
         ({"shortest": 3}, "shortest"),
     ],
 )

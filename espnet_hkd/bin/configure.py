@@ -22,7 +22,8 @@ def get_parser() -> Parser:
         "settings",
         nargs="+",
         metavar="PART_conf.KEY=VALUE",
-        help="an option of the frontend, encoder, decoder, model, ...; VALUE is YAML",
+        help="an option of the frontend, encoder, decoder, model, ...; VALUE is YAML. "
+        "Or preencoder=hkd_short_pauses, which has no weights, or preencoder=null",
     )
     return parser
 

@@ -46,6 +46,9 @@ _GIVEN = {
     "speech_volume_normalize aux_task_names",
 }
 
+# Parts without weights, which a trained model may be given or relieved of.
+WEIGHTLESS = {"preencoder": (None, "hkd_short_pauses")}
+
 _FORM = "PART_conf.KEY=VALUE, such as decoder_conf.tail=0.4"
 _REMEDY = "correct the setting, or leave it out"
 _FLOAT = r"[-+]?(\d+\.?\d*|\.\d+)e[-+]?\d+"
@@ -56,24 +59,32 @@ in_force: list[str] = []
 
 @dataclass(frozen=True)
 class Setting:
-    """One option: the part's name without `_conf`, the key, the value."""
+    """One option: the part's name without `_conf`, the key, the value.
+
+    Without a key the value names the part's class, or is None for no such part.
+    """
 
     part: str
-    key: str
+    key: str | None
     value: object
 
     def __str__(self) -> str:
-        return f"{self.part}_conf.{self.key}"
+        return self.part if self.key is None else f"{self.part}_conf.{self.key}"
 
 
 def parse_setting(text: str) -> Setting:
-    """Read `PART_conf.KEY=VALUE`; the value is YAML.
+    """Read `PART_conf.KEY=VALUE`, or `PART=NAME` of a part without weights.
+
+    The value is YAML.
 
     Raises:
         ConfigError: `text` has another form or names no part of a model.
     """
     import yaml
 
+    part, _, name = text.partition("=")
+    if part in WEIGHTLESS:
+        return _weightless(text, part, None if name == "null" else name)
     match = re.fullmatch(r"(\w+)_conf\.(\w+)=(.*)", text, re.DOTALL)
     if match is None:
         raise ConfigError(
@@ -100,6 +111,17 @@ def parse_setting(text: str) -> Setting:
     if isinstance(parsed, str) and re.fullmatch(_FLOAT, parsed, re.IGNORECASE):
         parsed = float(parsed)
     return Setting(part, key, parsed)
+
+
+def _weightless(text: str, part: str, name: str | None) -> Setting:
+    if name not in WEIGHTLESS[part]:
+        raise ConfigError(
+            f"a trained model cannot get this {part}",
+            got=text,
+            wanted=" or ".join(f"{part}={n or 'null'}" for n in WEIGHTLESS[part]),
+            remedy="train a model with another, from the beginning",
+        )
+    return Setting(part, None, name)
 
 
 def options(part: str, cls: type) -> dict[str, inspect.Parameter]:
@@ -226,6 +248,15 @@ def apply(settings: Sequence[Setting], args: argparse.Namespace) -> None:
     """Check settings and write them into the arguments a model is built from."""
     for setting in settings:
         name = getattr(args, setting.part, None)
+        if setting.key is None:
+            logging.getLogger(__name__).warning(
+                "--set: %s is %s in this process (configuration: %s)",
+                setting,
+                setting.value,
+                name,
+            )
+            setattr(args, setting.part, setting.value)
+            continue
         check_setting(setting, chosen_class(setting.part, name))
         section = dict(getattr(args, f"{setting.part}_conf", None) or {})
         logging.getLogger(__name__).warning(

@@ -37,7 +37,7 @@ class ShortPauses(AbsPreEncoder):
     `espnet-hkd configure`.
 
     Args:
-        input_size: F; of the frontend.
+        input_size: F, of the frontend; ESPnet tells it to no preencoder.
         longest: Frames of such a stretch that are kept, half of them at either end.
         change: How far a band may move, in the features' own unit: with `global_mvn`,
             standard deviations of the training set.
@@ -48,13 +48,20 @@ class ShortPauses(AbsPreEncoder):
 
     def __init__(
         self,
-        input_size: int,
+        input_size: int | None = None,
         longest: int = 100,
         change: float = 0.5,
         **unknown: Any,
     ) -> None:
         super().__init__()
         check_keys("preencoder_conf", unknown, ShortPauses)
+        if input_size is None:
+            raise ConfigError(
+                "preencoder_conf.input_size is missing",
+                got="hkd_short_pauses without it",
+                wanted="the number of features: frontend_conf.n_mels, 80 if not given",
+                remedy="add it to preencoder_conf",
+            )
         self._size = check_whole("preencoder_conf.input_size", input_size)
         self.longest = check_whole("preencoder_conf.longest", longest, least=2)
         self.change = check_number("preencoder_conf.change", change, least=0)

@@ -25,7 +25,7 @@ def configure(exp: Path, settings: Sequence[str]) -> list[str]:
     Args:
         exp: An experiment folder.
         settings: `PART_conf.KEY=VALUE`, such as `decoder_conf.tail=0.4`; the value is
-            YAML.
+            YAML. Or `preencoder=NAME`, for one without weights.
 
     Returns:
         One line `decoder_conf.tail: 0.5 -> 0.4` per setting.
@@ -45,11 +45,14 @@ def configure(exp: Path, settings: Sequence[str]) -> list[str]:
             wanted="the config.yaml that training wrote",
             remedy="give the experiment's folder in exp, not its conf/*.yaml",
         )
-    for setting in parsed:
-        check_setting(setting, chosen_class(setting.part, config.get(setting.part)))
-
     changes = []
     for setting in parsed:
+        old = config.get(setting.part)
+        if setting.key is None:
+            changes.append(f"{setting}: {_scalar(old)} -> {_scalar(setting.value)}")
+            config[setting.part] = setting.value
+            continue
+        check_setting(setting, chosen_class(setting.part, old))
         section = config.get(f"{setting.part}_conf") or {}
         old = _scalar(section[setting.key]) if setting.key in section else "(default)"
         changes.append(f"{setting}: {old} -> {_scalar(setting.value)}")
