@@ -20,6 +20,7 @@ from tests.recipe_material import (
     run,
     write_audio,
 )
+from tests.small_models import speech, write_experiment
 from tests.teacher_material import save_bert, save_gpt
 
 pytestmark = pytest.mark.slow
@@ -36,7 +37,7 @@ def local():
         name: load_program(RECIPE / "local" / f"{name}.py")
         for name in (
             *("prepare_arctic", "speak_flite", "phones", "extra_text"),
-            *("vectors_and_spikes", "ask_teacher"),
+            *("vectors_and_spikes", "ask_teacher", "true_count"),
         )
     }
     sys.path.remove(str(RECIPE / "local"))
@@ -281,6 +282,25 @@ def test_vectors_are_told_from_their_own_spikes(local):
     assert distances(early, spikes).tolist() == [0, -1, -1]
 
 
+def test_with_the_true_count_as_many_tokens_come_as_the_transcript_has(local, tmp_path):
+    import espnet_hkd
+
+    recognizer = espnet_hkd.from_pretrained(write_experiment(tmp_path))
+    texts = {"a": "ABCD", "b": "ABCDEFGHIJ"}
+    audio = {}
+    for seed, id in enumerate(texts):
+        audio[id] = str(tmp_path / f"{id}.wav")
+        soundfile.write(audio[id], speech(2.0, seed=seed), 16000)
+    before = [recognizer(path)[0].text for path in audio.values()]
+    rows = local["true_count"].measure(recognizer, audio, texts, beam=2)
+    # A random model may say another token in the place of each end.
+    assert rows["the transcript's"].tokens <= 2
+    assert rows["their sum"].tokens > 4
+    assert all(row.words == 2 and row.errors == 2 for row in rows.values())
+    # Nothing of it stays.
+    assert [recognizer(path)[0].text for path in audio.values()] == before
+
+
 def test_a_language_model_chooses_among_hypotheses(local, tmp_path):
     """It prefers the shorter word; with weight 1 both choices turn."""
     ask = local["ask_teacher"]
@@ -295,7 +315,7 @@ def test_a_language_model_chooses_among_hypotheses(local, tmp_path):
     assert choices["b"] == ask.Choices(["GO HOMES", "GO HOME"], [-2.0, -2.5])
     references = {"a": "KEEP IT", "b": "GO HOME"}
     table = ask.choose(choices, references, lambda text: -len(text), [0.0, 1.0])
-    assert table == ask.Table({0.0: 1, 1.0: 1}, 0, 4, 14.0)
+    assert table == ask.Table({0.0: 1, 1.0: 1}, 0, 2, 1, 4, 14.0)
     with pytest.raises(DataError, match="nbest 20"):
         ask.read_choices(tmp_path / "logdir")
     with pytest.raises(DataError, match="1 of 2, such as b"):

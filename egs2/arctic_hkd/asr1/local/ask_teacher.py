@@ -40,12 +40,16 @@ class Table(NamedTuple):
     Attributes:
         by_weight: Word errors by the weight of the language model.
         oracle: Word errors of the best choice that there is.
+        right: Utterances of which a choice has no error.
+        first: Of which the search's own has none.
         words: Of the transcripts.
         nats: What all transcripts cost the language model.
     """
 
     by_weight: dict[float, int]
     oracle: int
+    right: int
+    first: int
     words: int
     nats: float
 
@@ -105,7 +109,7 @@ def choose(
             remedy="give the set's own text file to --ref",
         )
     by_weight = dict.fromkeys(weights, 0)
-    oracle = words = 0
+    oracle = right = first = words = 0
     nats = 0.0
     for id, (texts, scores) in choices.items():
         wanted = references[id].split()
@@ -115,9 +119,11 @@ def choose(
             chosen = np.argmax(np.array(scores) + weight * said)
             by_weight[weight] += int(each.total[chosen])
         oracle += int(each.total.min())
+        right += int(each.total.min() == 0)
+        first += int(each.total[0] == 0)
         words += len(wanted)
         nats -= log_probability(references[id])
-    return Table(by_weight, oracle, words, nats)
+    return Table(by_weight, oracle, right, first, words, nats)
 
 
 def load_scorer(plm: str) -> Callable[[str], float]:
@@ -186,6 +192,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         )
         print(f"{len(choices)} utterances, {table.words} words", end="; ")
         print(f"to {args.plm} {table.nats / table.words:.2f} nats each")
+        print(f"without an error among the choices {table.right}, first {table.first}")
         print("| its weight | WER % |\n|---:|---:|")
         for weight, errors in table.by_weight.items():
             print(f"| {weight:g} | {100 * errors / table.words:.2f} |")
