@@ -6,8 +6,9 @@ import os
 from pathlib import Path
 
 import pytest
+import torch
 
-from espnet_hkd.errors import DataError
+from espnet_hkd.errors import CheckpointError, DataError
 from tests.recipe_material import (
     RECIPE,
     load_program,
@@ -230,3 +231,30 @@ def test_spoken_corpus_has_the_real_utterances_and_their_test_set_apart(tmp_path
         "test_spoken": 1,
         "test_real": 1,
     }
+
+
+def test_the_weights_of_trainings_are_averaged(tmp_path: Path):
+    average = load_program(RECIPE / "local" / "average.py")
+    for name, value in (("one", 1.0), ("other", 2.0)):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "config.yaml").write_text(f"max_epoch: {value:.0f}\n")
+        weights = {
+            "w": torch.full((2,), value, dtype=torch.float16),
+            "batches": torch.tensor(int(value)),
+        }
+        torch.save(weights, tmp_path / name / "ave.pth")
+    files = [str(tmp_path / name / "ave.pth") for name in ("one", "other")]
+    average.main([*files, "--out", str(tmp_path / "mean" / "ave.pth")])
+    mean = torch.load(tmp_path / "mean" / "ave.pth", weights_only=True)
+    assert mean["w"].tolist() == [1.5, 1.5]
+    assert mean["w"].dtype == torch.float16
+    assert mean["batches"] == 2
+    assert (tmp_path / "mean" / "config.yaml").read_text() == "max_epoch: 2\n"
+
+
+def test_trainings_of_different_models_are_not_averaged(tmp_path: Path):
+    average = load_program(RECIPE / "local" / "average.py")
+    for name, size in (("one", 2), ("other", 3)):
+        torch.save({"w": torch.zeros(size)}, tmp_path / f"{name}.pth")
+    with pytest.raises(CheckpointError, match="1 weights that differ, such as w"):
+        average.average([tmp_path / "one.pth", tmp_path / "other.pth"])
