@@ -53,13 +53,16 @@ def get_parser() -> argparse.ArgumentParser:
     return parser
 
 
-def firing_times(decoder: Any, hidden: Any, words: int, frame: float) -> np.ndarray:
-    """Ends of the firings (words + 1,), end-of-sentence last, in seconds."""
-    import torch
+def running_mass(weights: np.ndarray, words: int) -> np.ndarray:
+    """Running sum (T + 1,) of weights (T,), scaled to the words and end-of-sentence."""
+    mass = np.concatenate([[0.0], weights.astype(np.float64).cumsum()])
+    return mass * (words + 1) / mass[-1]
 
-    length = torch.tensor([hidden.size(1)])
-    fired = decoder.fire(hidden, length, targets=torch.tensor([words + 1]))
-    return fired.ends[0].detach().numpy() * frame
+
+def firing_times(weights: np.ndarray, words: int, frame: float) -> np.ndarray:
+    """Ends of the firings (words + 1,), end-of-sentence last, in seconds."""
+    mass = running_mass(weights, words)
+    return np.interp(np.arange(words + 1) + 1.0, mass, np.arange(len(mass))) * frame
 
 
 def funasr(ends: np.ndarray, frame: float) -> list[tuple[float, float]]:
@@ -87,12 +90,8 @@ def energy_end(samples: np.ndarray, start: float) -> float:
 def own_mass(
     weights: np.ndarray, words: list[AlignedWord], frame: float
 ) -> list[float]:
-    """Share of each token's mass in its word, from AHEAD before its start to its end.
-
-    The weights (T,) are scaled to one token a word and end-of-sentence, as in training.
-    """
-    mass = np.concatenate([[0.0], weights.astype(np.float64).cumsum()])
-    mass *= (len(words) + 1) / mass[-1]
+    """Share of a token's mass in its word, from AHEAD before its start to its end."""
+    mass = running_mass(weights, len(words))
     at = np.arange(len(mass)) * frame
     shares = []
     for k, word in enumerate(words):
@@ -109,8 +108,6 @@ def collect(
 
     And of all that can be aligned the share of each word's mass that is its own.
     """
-    import torch
-
     import espnet_hkd
     from espnet_hkd.recognize.spans import mass_centres, spans
     from espnet_hkd.speech.loudness import loudness
@@ -123,18 +120,14 @@ def collect(
         aligned = align(samples, words)
         if aligned is None:
             continue
-        length = torch.tensor([len(samples)])
-        with torch.no_grad():
-            hidden, frames = recognizer.model.encode(
-                torch.from_numpy(samples)[None], length
-            )
-            weights = decoder.predict_weights(hidden, frames)[0].numpy()
+        # By the frames of the recording, also where the model shortens its pauses.
+        weights = recognizer.firing(samples, sample_rate=RATE).weights
         own += own_mass(weights, aligned, frame)
         (transcript,) = recognizer(samples, sample_rate=RATE)
         if [t.symbol for t in transcript.tokens] != words:
             continue
         seconds = len(samples) / RATE
-        ends = firing_times(decoder, hidden, len(words), frame)
+        ends = firing_times(weights, len(words), frame)
         power = loudness(samples, RATE)
         centres = mass_centres(weights, len(words)) * frame
         rows: dict[str, Any] = {

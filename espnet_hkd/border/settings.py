@@ -247,26 +247,21 @@ def chosen_class(part: str, name: str | None) -> type:
 def apply(settings: Sequence[Setting], args: argparse.Namespace) -> None:
     """Check settings and write them into the arguments a model is built from."""
     for setting in settings:
-        name = getattr(args, setting.part, None)
+        old = getattr(args, setting.part, None)
         if setting.key is None:
-            logging.getLogger(__name__).warning(
-                "--set: %s is %s in this process (configuration: %s)",
-                setting,
-                setting.value,
-                name,
-            )
             setattr(args, setting.part, setting.value)
-            continue
-        check_setting(setting, chosen_class(setting.part, name))
-        section = dict(getattr(args, f"{setting.part}_conf", None) or {})
+        else:
+            check_setting(setting, chosen_class(setting.part, old))
+            section = dict(getattr(args, f"{setting.part}_conf", None) or {})
+            old = section.get(setting.key, "its default")
+            section[setting.key] = setting.value
+            setattr(args, f"{setting.part}_conf", section)
         logging.getLogger(__name__).warning(
             "--set: %s is %r in this process (configuration: %r)",
             setting,
             setting.value,
-            section.get(setting.key, "its default"),
+            old,
         )
-        section[setting.key] = setting.value
-        setattr(args, f"{setting.part}_conf", section)
 
 
 def install(texts: Sequence[str]) -> None:
