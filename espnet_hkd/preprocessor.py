@@ -19,7 +19,7 @@ from espnet_hkd.errors import (
     MissingTeacherError,
     StoreError,
 )
-from espnet_hkd.speech.pauses import add_pause, make_pause
+from espnet_hkd.speech.pauses import NOISE_DB, add_pause, make_pause
 from espnet_hkd.teacher.align import TOKEN_TYPES, align, place_bpe, place_tokens
 from espnet_hkd.teacher.extra import ExtraText
 from espnet_hkd.teacher.store import TeacherStore
@@ -60,6 +60,8 @@ class HKDPreprocessor(CommonPreprocessor):
         pause_seconds: Shortest and longest such pause; their logarithm is uniform.
         pause_only_prob: Share of the training utterances that are replaced by a pause
             with an empty transcript.
+        pause_noise_db: Least and greatest level of the white noise that a third of
+            these hold, in dB of full scale.
         *args: As for ESPnet's CommonPreprocessor.
         **kwargs: The same.
 
@@ -79,6 +81,7 @@ class HKDPreprocessor(CommonPreprocessor):
         pause_prob: float = 0.0,
         pause_seconds: Sequence[float] = (0.2, 5.0),
         pause_only_prob: float = 0.0,
+        pause_noise_db: Sequence[float] = NOISE_DB,
         **kwargs: Any,
     ) -> None:
         known = inspect.signature(CommonPreprocessor.__init__).parameters
@@ -111,7 +114,8 @@ class HKDPreprocessor(CommonPreprocessor):
         self.pause_only_prob = _probability(
             "pause_only_prob", pause_only_prob, most=1 - self.pause_prob
         )
-        self.pause_seconds = _range("pause_seconds", pause_seconds)
+        self.pause_seconds = _range("pause_seconds", pause_seconds, [0.2, 5.0], above=0)
+        self.pause_noise_db = _range("pause_noise_db", pause_noise_db, NOISE_DB, most=0)
         if self.pause_prob + self.pause_only_prob > 0 and not self.fs:
             raise ConfigError(
                 "Pauses need the rate of the recordings.",
@@ -209,9 +213,13 @@ class HKDPreprocessor(CommonPreprocessor):
         shortest, longest = self.pause_seconds
         seconds = np.exp(rng.uniform(np.log(shortest), np.log(longest)))
         if chance < self.pause_prob:
-            processed[self.speech_name] = add_pause(speech, self.fs, seconds, rng)
+            processed[self.speech_name] = add_pause(
+                speech, self.fs, seconds, rng, noise_db=self.pause_noise_db
+            )
             return False
-        processed[self.speech_name] = make_pause(speech, self.fs, seconds, rng)
+        processed[self.speech_name] = make_pause(
+            speech, self.fs, seconds, rng, noise_db=self.pause_noise_db
+        )
         processed[self.text_name] = processed[self.text_name][:0]
         return True
 
@@ -306,18 +314,20 @@ def _probability(key: str, value: Any, *, most: float = 1.0) -> float:
     return check_number(f"preprocessor_conf.{key}", value, least=0.0, most=most)
 
 
-def _range(key: str, value: Any) -> tuple[float, float]:
-    """A lower and an upper limit above 0, as YAML lists them."""
+def _range(
+    key: str, value: Any, example: Sequence[float], **limits: float
+) -> tuple[float, float]:
+    """A lower and an upper value within limits, as YAML lists them."""
     name = f"preprocessor_conf.{key}"
     if not isinstance(value, list | tuple) or len(value) != 2:
         raise ConfigError(
             f"{name} is no range.",
             got=repr(value),
-            wanted="a list of two numbers, such as [0.2, 5.0]",
+            wanted=f"a list of two numbers, such as {list(example)}",
             remedy="correct it in the training configuration",
         )
-    least = check_number(name, value[0], above=0.0)
-    return least, check_number(name, value[1], least=least)
+    least = check_number(name, value[0], **limits)
+    return least, check_number(name, value[1], **{**limits, "least": least})
 
 
 def _single(cleaner: Any) -> str | None:

@@ -271,6 +271,50 @@ def test_count_search_keeps_the_count_that_a_high_penalty_dictates():
     assert len(labels_of(best)) in (nearest - 1, nearest)
 
 
+def test_counts_that_are_not_in_doubt_are_not_tried():
+    """A sum of 6.3 is 6 or 7 tokens with a doubt of 0.5, and one of 6.1 is 6."""
+    decoder = make_decoder(count_search=2, tail=0.5)
+    hidden = torch.stack([*encoder_output(20), *encoder_output(20)])
+    lengths = torch.tensor([20, 20])
+    weights = torch.zeros(2, 20)
+    weights[:, :6] = 1.0
+    weights[:, 6] = torch.tensor([0.3, 0.1])
+    decoder.predict_weights = lambda hidden, lengths: weights
+    for doubt, counts in [(0.5, [{6, 7}, {6}]), (0.0, [{6}, {6}]), (0.9, [{6, 7}] * 2)]:
+        options = decoder.options._replace(count_doubt=doubt)
+        shared = decoder.fire_counts(hidden, lengths, options)
+        tried = shared.lengths.masked_fill(shared.prior < -1e6, 0)
+        assert [set(row.tolist()) - {0} for row in tried] == counts
+        # What is tried for no utterance is not computed.
+        assert shared.lengths.size(1) == len(set.union(*counts))
+        assert shared.most == tuple(max(each) for each in counts)
+        assert shared.prior.exp().sum(1).tolist() == pytest.approx([1.0, 1.0])
+
+
+def test_the_count_that_the_weights_say_is_always_tried():
+    """With a low tail it may be farther from their sum than another."""
+    decoder = make_decoder(count_search=1, tail=0.2, count_doubt=0.0)
+    hidden, lengths = torch.stack(encoder_output(20)), torch.tensor([20])
+    weights = torch.zeros(1, 20)
+    weights[:, :4] = 0.825  # 3.3
+    decoder.predict_weights = lambda hidden, lengths: weights
+    assert sorted(decoder.fire_counts(hidden, lengths).lengths[0].tolist()) == [3, 4]
+
+
+@pytest.mark.parametrize("valley", [0.0, 0.1])
+def test_without_doubt_count_search_costs_nothing_and_scores_the_own_count(valley):
+    decoder = make_decoder(count_search=2, count_doubt=0.0, valley=valley)
+    inputs = encoder_output(31, 20)
+    for hidden in inputs:
+        shared = decoder.fire_counts(hidden[None], torch.tensor([len(hidden)]))
+        if shared.lengths.size(1) > 1:
+            continue
+        best = make_search(decoder)(hidden)[0]
+        count = int(shared.lengths[0, 0])
+        assert len(labels_of(best)) in (count - 1, count)
+        assert shared.prior.tolist() == [[0.0]]
+
+
 def test_count_search_leaves_silence_empty():
     decoder = make_decoder(initial_weight=0.001, count_search=2, count_penalty=0.0)
     best = make_search(decoder)(encoder_output(12)[0])[0]
@@ -371,6 +415,8 @@ def test_streaming_search_is_refused():
         ({"early_eos": "yes"}, "early_eos"),
         ({"count_search": -1}, "count_search"),
         ({"count_search": 0.5}, "count_search"),
+        ({"count_doubt": -0.1}, "count_doubt"),
+        ({"count_doubt": "all"}, "count_doubt"),
         ({"count_penalty": -0.1}, "count_penalty"),
         ({"initial_weight": 0.0}, "initial_weight"),
     ],

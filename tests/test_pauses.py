@@ -79,6 +79,19 @@ def test_a_pause_is_silent_or_the_room_or_white():
     assert max(levels) < 0.04
 
 
+def test_white_noise_is_as_loud_as_it_is_asked_to_be():
+    levels = [
+        make_pause(
+            utterance(), RATE, 0.5, np.random.default_rng(seed), noise_db=(-24.0, -20.0)
+        ).std()
+        for seed in range(40)
+    ]
+    white = [level for level in levels if level > 0.01]
+    assert len(white) >= 5
+    assert 0.06 < min(white) < 0.07
+    assert 0.09 < max(white) < 0.102
+
+
 def make(train=True, **options):
     from espnet_hkd.preprocessor import HKDPreprocessor
 
@@ -131,6 +144,17 @@ def test_a_pause_without_words_has_the_end_of_sentence_without_teacher(tmp_path)
     assert data["teacher_mask"].tolist() == [0]
 
 
+@pytest.mark.parametrize("option", ["pause_prob", "pause_only_prob"])
+def test_the_level_of_the_noise_is_an_option(option):
+    np.random.seed(0)
+    options = {"pause_noise_db": [-20.0, -20.0], "pause_seconds": [0.5, 0.5]}
+    preprocessor = make(**{option: 1.0}, **options)
+    loudest = max(
+        run(preprocessor, noise(1.0, 0.001))["speech"].std() for _ in range(20)
+    )
+    assert loudest > 0.05
+
+
 @pytest.mark.parametrize("options", [{"train": False, "pause_prob": 1.0}, {}])
 def test_validation_and_the_default_have_no_pauses(options):
     np.testing.assert_array_equal(run(make(**options))["speech"], utterance())
@@ -144,6 +168,9 @@ def test_validation_and_the_default_have_no_pauses(options):
         ({"pause_seconds": 2.0}, "pause_seconds"),
         ({"pause_seconds": [2.0, 0.5]}, "pause_seconds"),
         ({"pause_seconds": [0.0, 0.5]}, "pause_seconds"),
+        ({"pause_noise_db": -30}, "pause_noise_db"),
+        ({"pause_noise_db": [-30, -75]}, "pause_noise_db"),
+        ({"pause_noise_db": [-30, 3]}, "pause_noise_db"),
         ({"pause_prob": 0.6, "pause_only_prob": 0.6}, "pause_only_prob"),
         ({"pause_prob": 0.5, "fs": 0}, "rate"),
     ],

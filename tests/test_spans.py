@@ -12,12 +12,13 @@ RATE = 16000
 
 
 def words(*stretches, seconds=3.0, level=0.1, room=0.0003, seed=0):
-    """A room with noise as loud as speech in each (begin, end), in seconds."""
+    """A room with noise that swells five times a second in each (begin, end)."""
     rng = np.random.default_rng(seed)
     samples = room * rng.standard_normal(int(seconds * RATE))
     for begin, end in stretches:
         first, last = int(begin * RATE), int(end * RATE)
-        samples[first:last] += level * rng.standard_normal(last - first)
+        swell = 1 - 0.6 * np.sin(10 * np.pi * np.arange(last - first) / RATE)
+        samples[first:last] += level * swell * rng.standard_normal(last - first)
     return samples.astype(np.float32)
 
 
@@ -84,6 +85,29 @@ def test_noise_for_half_a_second_after_a_word_is_not_of_it():
     samples[int(0.8 * RATE) :] += words((0, 0.7), seconds=2.2, level=0.01, seed=1)
     times = spans(np.array([0.5]), loudness(samples, RATE), 1.5, 0.0)
     assert times[0, 1] == pytest.approx(0.84, abs=0.03)
+
+
+@pytest.mark.parametrize("seconds", [0.5, 2.0])
+@pytest.mark.parametrize("level", [0.05, 0.1, 0.3])
+def test_steady_noise_as_loud_as_the_word_before_it_is_not_of_it(level, seconds):
+    samples = words((0.5, 1.0), (1.0 + seconds, 1.5 + seconds), seconds=4.0)
+    pause = slice(RATE, RATE + int(seconds * RATE))
+    noise = np.random.default_rng(1).standard_normal(int(seconds * RATE))
+    samples[pause] += level * noise.astype(np.float32)
+    # The next word begins before its time, so the noise does not reach to its end.
+    centres = np.array([0.5, 1.1 + seconds])
+    times = spans(centres, loudness(samples, RATE), 4.0, 0.0)
+    assert times[0, 1] == pytest.approx(1.02, abs=0.06)
+
+
+def test_a_long_pause_of_soft_and_loud_pieces_ends_a_word():
+    """Both louder than what the rest of the recording calls silent."""
+    rng = np.random.default_rng(2)
+    samples = words((2.5, 3.0), seconds=13.0, room=0.0001)
+    levels = np.repeat(np.tile([0.004, 0.004, 0.012, 0.004], 25), RATE // 10)
+    samples[3 * RATE :] += levels * rng.standard_normal(10 * RATE)
+    times = spans(np.array([2.5]), loudness(samples, RATE), 13.0, 0.0)
+    assert times[0, 1] == pytest.approx(3.04, abs=0.03)
 
 
 def test_a_word_a_tenth_as_loud_as_the_rest_keeps_its_length():

@@ -140,6 +140,9 @@ class CIFDecoder(AbsDecoder, CIFScorer):
             say, too, and let the scores decide; 0: with what they say alone.
         count_penalty: Log probability that each token of difference to the sum of the
             weights costs there.
+        count_doubt: Of these counts, leave out those that are farther by more than this
+            from the sum of the weights than what they say is: with 0.5 a sum of 6.3 is
+            6 or 7 tokens, one of 6.1 is 6. None: try them all.
         initial_weight: Mean weight of a frame before training, in (0, 1); good is the
             corpus' number of tokens (end-of-sentence included) per encoder frame.
         weight_floor: What a frame's weight must exceed to count, in [0, 1), in training
@@ -180,6 +183,7 @@ class CIFDecoder(AbsDecoder, CIFScorer):
         emit_unk: bool = False,
         count_search: int = 0,
         count_penalty: float = 1.0,
+        count_doubt: float | None = None,
         initial_weight: float = 0.25,
         weight_floor: float = 0.0,
         ctc_gate: float = 0.0,
@@ -215,6 +219,11 @@ class CIFDecoder(AbsDecoder, CIFScorer):
         self.count_penalty = check_number(
             "decoder_conf.count_penalty", count_penalty, least=0.0
         )
+        self.count_doubt = count_doubt
+        if count_doubt is not None:
+            self.count_doubt = check_number(
+                "decoder_conf.count_doubt", count_doubt, least=0.0
+            )
         self.ctc_gate = check_number(
             "decoder_conf.ctc_gate", ctc_gate, least=0.0, below=1.0
         )
@@ -266,6 +275,7 @@ class CIFDecoder(AbsDecoder, CIFScorer):
             emit_unk=self.emit_unk,
             count_search=self.count_search,
             count_penalty=self.count_penalty,
+            count_doubt=self.count_doubt,
         )
 
     def predict_weights(

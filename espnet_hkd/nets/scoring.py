@@ -43,6 +43,7 @@ class ScoringOptions(NamedTuple):
     emit_unk: bool
     count_search: int
     count_penalty: float
+    count_doubt: float | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -144,28 +145,43 @@ class CIFScorer(BatchScorerInterface):
         reach = options.count_search
         states = None
         # Weights (B, K, T) that sum to the counts (B, K), how far these are from what
-        # the weights say, and where those say silence (B, 1).
+        # the weights sum up to, and which of them is the weights' own.
         if self.valley > 0:
             scaled, counts, apart = round_stretches(
                 weights, self.valley, doubts=reach, tail=options.tail
             )
-            silent = counts[:, :1] == 0
+            own = 0
         else:
             fired = self._integrate(hidden, weights, lengths, tail=options.tail)
             offset = torch.arange(-reach, reach + 1, device=hidden.device)
             counts = fired.lengths[:, None].to(hidden.device) + offset
             apart = (counts - fired.mass[:, None]).abs()
-            silent = counts[:, reach, None] == 0
+            own = reach
             # Scaled as in training, also to the count that the weights say themselves,
             # where there are others.
             scaled = weights[:, None].expand(-1, len(offset), -1)
             states = fired.states if reach == 0 else None
         # Silence stays silent, and speech is never made silent.
+        silent = counts[:, own, None] == 0
         possible = torch.where(silent, counts == 0, counts > 0) & apart.isfinite()
+        if options.count_doubt is not None:
+            possible &= apart - apart[:, own, None] <= options.count_doubt
         cost = options.count_penalty * apart.float()
         prior = (-cost).masked_fill(~possible, FORBIDDEN).log_softmax(-1)
         longest = counts.masked_fill(~possible, 0).amax(1)
         counts = counts.clamp(min=0)
+        # One transfer for all that steers the search.
+        used = possible.any(0).to(longest)
+        steering = torch.cat([longest, lengths.to(longest), used]).tolist()
+        most, frames = steering[: len(longest)], steering[len(longest) : -len(used)]
+        # Counts that are possible for no utterance are left out.
+        kept = [
+            place for place, is_used in enumerate(steering[-len(used) :]) if is_used
+        ]
+        if len(kept) < len(used):
+            places = to_device(kept, counts.device)
+            prior, counts = prior[:, places], counts[:, places]
+            scaled = scaled[:, places]
         if states is None:
             each = counts.size(1)
             states = self._integrate(
@@ -174,8 +190,6 @@ class CIFScorer(BatchScorerInterface):
                 lengths.repeat_interleave(each),
                 targets=counts.flatten(),
             ).states
-        # One transfer for all that steers the search.
-        most, frames = torch.stack([longest, lengths.to(longest)]).tolist()
         return FiredCounts(
             states, counts, prior, tuple(most), tuple(frames), hidden.size(1), options
         )

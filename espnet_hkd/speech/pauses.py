@@ -8,15 +8,21 @@ from __future__ import annotations
 import numpy as np
 
 KINDS = ("zeros", "room", "white")
-# dB of full scale: from where 16 bits round to nothing to a noise as loud as speech.
-WHITE_LEVELS = (-75.0, -30.0)
+# Of white noise, dB of full scale: from where 16 bits round to nothing to a noise as
+# loud as speech.
+NOISE_DB = (-75.0, -30.0)
 FRAME_SECONDS = 0.01
 # A stop consonant is silent for up to 0.1 s inside a word.
 SHORTEST_GAP = 0.15
 
 
 def add_pause(
-    samples: np.ndarray, rate: int, seconds: float, rng: np.random.Generator
+    samples: np.ndarray,
+    rate: int,
+    seconds: float,
+    rng: np.random.Generator,
+    *,
+    noise_db: tuple[float, float] = NOISE_DB,
 ) -> np.ndarray:
     """Put a pause before, after or within an utterance; where and which is drawn.
 
@@ -28,6 +34,7 @@ def add_pause(
         seconds: Length of the pause.
         rng: Draws the place, the kind (digital zeros, the recording's own room noise,
             or white noise) and the noise.
+        noise_db: White noise's least and greatest level, in dB of full scale.
 
     Returns:
         (samples + seconds * rate,) in the dtype of `samples`.
@@ -40,12 +47,17 @@ def add_pause(
         cut = (first + last) // 2
     else:
         cut = 0 if place == "before" else len(samples)
-    pause = make_pause(samples, rate, seconds, rng)
+    pause = make_pause(samples, rate, seconds, rng, noise_db=noise_db)
     return np.concatenate([samples[:cut], pause, samples[cut:]])
 
 
 def make_pause(
-    samples: np.ndarray, rate: int, seconds: float, rng: np.random.Generator
+    samples: np.ndarray,
+    rate: int,
+    seconds: float,
+    rng: np.random.Generator,
+    *,
+    noise_db: tuple[float, float] = NOISE_DB,
 ) -> np.ndarray:
     """A pause of one of the KINDS for a recording, in the dtype of `samples`."""
     length = round(seconds * rate)
@@ -53,7 +65,7 @@ def make_pause(
     if kind == "room":
         pause = room_noise(samples, rate, length, rng)
     elif kind == "white":
-        level = 10 ** (rng.uniform(*WHITE_LEVELS) / 20)
+        level = 10 ** (rng.uniform(*noise_db) / 20)
         pause = level * rng.standard_normal(length)
     else:
         pause = np.zeros(length)
