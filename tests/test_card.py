@@ -147,10 +147,31 @@ def test_a_model_without_teacher_and_scores_says_so(tmp_path: Path):
     assert "taught by" not in card
 
 
-def test_limits_name_a_search_over_counts(archive: Path):
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"count_search": 1}, "up to 1 more and fewer"),
+        ({"count_search": 1, "valley": 0.1}, "one more or fewer at the most doubtful"),
+        ({"count_search": 4, "valley": 0.1}, "one more or fewer at 4 doubtful places"),
+    ],
+)
+def test_limits_name_a_search_over_counts(archive: Path, options: dict, said: str):
     assert "the search tries" not in model_card(archive, FACTS)
-    searching = RECIPE / "pretrained" / "an4_hkd.zip"
-    assert "the search tries up to 1 more and fewer" in model_card(searching, FACTS)
+    searching = archive.with_name("searching.zip")
+    with zipfile.ZipFile(archive) as old, zipfile.ZipFile(searching, "w") as new:
+        for name in old.namelist():
+            content = old.read(name)
+            if name.endswith("config.yaml"):
+                config = yaml.safe_load(content)
+                config["decoder_conf"] |= options
+                content = yaml.safe_dump(config).encode()
+            new.writestr(name, content)
+    assert f"the search tries {said}" in model_card(searching, FACTS)
+
+
+def test_the_packed_model_says_that_it_searches_counts():
+    card = model_card(RECIPE / "pretrained" / "an4_hkd.zip", FACTS)
+    assert "the search tries one more or fewer at the most doubtful place" in card
 
 
 def test_publishing_without_a_licence_is_refused(archive: Path):

@@ -3,8 +3,9 @@
 The number of tokens is a latent variable. With `count_search` C a hypothesis is scored
 under K counts at once, else under one, and what the search sees is their mixture: K is
 2 C + 1, up to C tokens more and fewer; or, where the weights are rounded by stretches,
-2 ** C, with one token more or less at each of the C most doubtful places. A count that
-the tokens so far have made all but impossible is not computed any more.
+2 ** C, with one token more or less at each of the C most doubtful places; fewer with
+`count_doubt`, which leaves out what lies too far from the weights. A count that the
+tokens so far have made all but impossible is not computed any more.
 
 Letters: B utterances, T encoder frames, U tokens, D width, V vocabulary, N hypotheses,
 K counts, M pairs of a hypothesis and a count that is still possible, L layers, H heads,
@@ -54,7 +55,7 @@ class FiredCounts:
 
     Attributes:
         states: (B K, U, D), the CIF vectors.
-        lengths: (B, K) tokens under each count.
+        lengths: (B, K) tokens under each count that is possible for an utterance.
         prior: (B, K) log probability of each count, from the weights alone.
         most: B numbers, the tokens of the longest possible hypothesis.
         frames: B numbers of frames.

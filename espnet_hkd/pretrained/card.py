@@ -308,7 +308,8 @@ def _limits(config: dict[str, Any], facts: Facts) -> str:
     spare = decoder.get("count_search") or 0
     counted = f"; the search tries up to {spare} more and fewer" if spare else ""
     if spare and decoder.get("valley"):
-        counted = f"; the search tries one more or fewer at {spare} places"
+        places = "the most doubtful place" if spare == 1 else f"{spare} doubtful places"
+        counted = f"; the search tries one more or fewer at {places}"
     return f"""\
 - It writes only what its {len(config["token_list"]):,} {kind} can spell.
 - It knows speech as in {corpora}; other accents, noise and subjects were not tested

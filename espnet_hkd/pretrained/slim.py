@@ -40,6 +40,7 @@ PREPROCESSOR_OPTIONS = (
     "pause_prob",
     "pause_seconds",
     "pause_only_prob",
+    "pause_noise_db",
 )
 
 
