@@ -264,6 +264,20 @@ def test_slim_leaves_espnets_preprocessor_only_what_it_knows(tmp_path):
     assert config["preprocessor_conf"] == {"fs": 16000}
 
 
+def test_a_slim_model_that_is_slimmed_again_keeps_its_teacher(tmp_path):
+    """As the mean of two packed models is."""
+    exp = write_experiment(tmp_path / "exp")
+    once = exp / "slim"
+    slim(exp)
+    slim(once, out=tmp_path / "twice")
+    configs = [
+        yaml.safe_load((folder / "config.yaml").read_text())
+        for folder in (once, tmp_path / "twice")
+    ]
+    assert configs[0]["taught_with"]["acd_weight"] > 0
+    assert configs[1] == configs[0]
+
+
 def test_every_option_of_the_preprocessor_is_taken_out_by_slim():
     own = inspect.signature(HKDPreprocessor.__init__).parameters.values()
     named = [p.name for p in own if p.kind is p.KEYWORD_ONLY]

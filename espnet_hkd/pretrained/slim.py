@@ -135,7 +135,8 @@ def _slim_config(
     for key in _TEACHING:
         model_conf.pop(key, None)
     config["model_conf"] = model_conf
-    config["taught_with"] = taught
+    # A model that was made of slim ones, such as their mean, was taught as they were.
+    config["taught_with"] = {**(config.get("taught_with") or {}), **taught}
     if config.get("preprocessor") == "hkd_teacher":
         config["preprocessor"] = "default"
     conf = dict(config.get("preprocessor_conf") or {})
