@@ -86,7 +86,11 @@ def _open(audio: Any, name: str) -> tuple[Any, Extent | None]:
         file = soundfile.SoundFile(given)
     # A file object raises what it likes.
     except soundfile.LibsndfileError as error:
-        raise _unreadable(name, error.error_string, remedy) from None
+        got = error.error_string
+        # So it calls what has the name of an MP3 and is none; the file is there.
+        if got.startswith("File does not exist"):
+            got = "nothing that is audio of the kind its name says"
+        raise _unreadable(name, got, remedy) from None
     except (OSError, TypeError, ValueError) as error:
         raise _unreadable(name, str(error), remedy) from None
     if not RATES[0] <= file.samplerate <= RATES[1]:
