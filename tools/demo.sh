@@ -108,7 +108,8 @@ report() {
         echo
         python3 -m espnet_hkd.bin.compare_systems "${name}=${score}"
         echo
-        paste -d '\n' "${score}/ref.trn" "${score}/hyp.trn" | head -n 6
+        # Not head: it ends before paste does, now and then, which would be an error.
+        paste -d '\n' "${score}/ref.trn" "${score}/hyp.trn" | sed -n 1,6p
     done
     echo
 }

@@ -91,7 +91,7 @@ choose_python() {
     fi
     python=$(find_python) && return
     # Debian's own Python comes without ensurepip.
-    if can_apt && apt-cache policy python3 | grep -q 'Candidate: 3\.1[23]\.'; then
+    if can_apt && [[ $(apt-cache policy python3) =~ Candidate:\ 3\.1[23]\. ]]; then
         apt_install python3 python3-venv && python=$(find_python) && return
     fi
     fail "no Python 3.12 or 3.13 with the modules venv and ensurepip was found" \
