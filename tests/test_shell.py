@@ -16,7 +16,9 @@ SCRIPTS = sorted(
     if not path.is_symlink()
 )
 # Programs that stop reading when they have seen enough.
-HASTY = re.compile(r"\|\s*(head\b|grep\s+-\w*[qlm]|sed\b[^|]*\bq\b|awk\b[^|]*\bexit\b)")
+HASTY = re.compile(
+    r"\|\s*(head\b|grep\s+-\w*[qlm]|sed\b[^|\n]*\bq\b|awk\b[^|\n]*\bexit\b)"
+)
 
 
 @pytest.mark.parametrize(
@@ -25,7 +27,9 @@ HASTY = re.compile(r"\|\s*(head\b|grep\s+-\w*[qlm]|sed\b[^|]*\bq\b|awk\b[^|]*\be
         "paste a b | head -n 6",
         "apt-cache policy python3 | grep -q 3.12",
         "ls |\n    head",
-        "sed 2q a | grep -vm 1 b",
+        "ls | awk '{ print; exit }'",
+        "cat a | grep -vm 1 b",
+        "ls | sed q",
     ],
 )
 def test_the_pattern_knows_what_stops_reading(line: str):
