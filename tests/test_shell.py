@@ -15,9 +15,9 @@ SCRIPTS = sorted(
     for path in (REPOSITORY / folder).rglob("*.sh")
     if not path.is_symlink()
 )
-# Programs that stop reading when they have seen enough.
+# A pipe, no "or", into a program that stops reading when it has seen enough.
 HASTY = re.compile(
-    r"\|\s*(head\b|grep\s+-\w*[qlm]|sed\b[^|\n]*\bq\b|awk\b[^|\n]*\bexit\b)"
+    r"(?<!\|)\|\s*(head\b|grep\s+-\w*[qlm]|sed\b[^|\n]*\bq\b|awk\b[^|\n]*\bexit\b)"
 )
 
 
@@ -40,11 +40,10 @@ def test_the_pattern_knows_what_stops_reading(line: str):
     "line", ["sort a | sed -n 1,6p", "head -n 3 a | sort", "grep -q b a", "a || head b"]
 )
 def test_the_pattern_lets_pass_what_reads_all(line: str):
-    assert not HASTY.search(line.replace("||", "or"))
+    assert not HASTY.search(line)
 
 
 @pytest.mark.parametrize("script", SCRIPTS, ids=lambda path: path.name)
 def test_no_pipe_ends_before_what_writes_into_it(script: Path):
     """With `pipefail` the writer's SIGPIPE would now and then be the script's error."""
-    text = script.read_text(encoding="utf-8").replace("||", "or")
-    assert HASTY.findall(text) == []
+    assert HASTY.findall(script.read_text(encoding="utf-8")) == []

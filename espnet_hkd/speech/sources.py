@@ -87,7 +87,7 @@ def _open(audio: Any, name: str) -> tuple[Any, Extent | None]:
     # A file object raises what it likes.
     except soundfile.LibsndfileError as error:
         got = error.error_string
-        # So it calls what has the name of an MP3 and is none; the file is there.
+        # The file was found above: so libsndfile calls what is named MP3 and is none.
         if got.startswith("File does not exist"):
             got = "nothing that is audio of the kind its name says"
         raise _unreadable(name, got, remedy) from None
