@@ -23,6 +23,21 @@ def test_bars_are_weights_and_lines_are_firings_with_their_tokens():
     assert [text.get_text() for text in axis.texts] == ["A", r"\$"]
 
 
+def test_the_grey_line_begins_anew_at_each_firing_wherever_it_is():
+    """With `valley` a token may be complete before or behind a whole sum of weights."""
+    firing = Firing(np.array([0.5, 0.6, 0.0, 0.8]), np.array([2.5, 4.0]), ["A", "B"])
+    (axis,) = plot_firing(firing).axes
+    (line,) = (line for line in axis.lines if len(line.get_xdata()) > 2)
+    time, value = line.get_data()
+    first = value[time < 2.5]
+    np.testing.assert_allclose(
+        first, np.interp(time[time < 2.5], [0, 1, 2], [0, 0.5, 1.1])
+    )
+    assert np.isnan(value[time == 2.5]).all()
+    second = (time > 2.5) & (time < 4)
+    np.testing.assert_allclose(value[second], np.interp(time[second], [3, 4], [0, 0.8]))
+
+
 @pytest.mark.parametrize("frames", [0, 1])
 def test_an_utterance_in_which_nothing_fires_is_drawn(frames):
     figure = plot_firing(Firing(np.full(frames, 0.2), np.zeros(0), []))

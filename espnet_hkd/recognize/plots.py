@@ -81,12 +81,15 @@ def plot_firing(firing: Firing, *, title: str = "") -> Any:
 
 
 def _sawtooth(firing: Firing, seconds: float) -> tuple[np.ndarray, np.ndarray]:
-    """Running sum since the last whole number, over time, for the grey line."""
+    """Running sum since the last firing, over time, for the grey line."""
+    frames = np.arange(len(firing.weights) + 1)
     sums = np.concatenate([[0.0], np.cumsum(firing.weights)])
     fine = np.linspace(0, len(firing.weights), 8 * len(firing.weights) + 1)
-    values = np.interp(fine, np.arange(len(sums)), sums) % 1.0
+    token = np.searchsorted(firing.ends, fine, side="right")
+    begins = np.concatenate([[0.0], firing.ends])
+    values = np.interp(fine, frames, sums) - np.interp(begins, frames, sums)[token]
     # Break the line at each firing instead of drawing the fall.
-    values[1:][np.diff(values) < 0] = np.nan
+    values[1:][np.diff(token) > 0] = np.nan
     return fine * seconds, values
 
 
